@@ -1,0 +1,3 @@
+//! tidy: the house's own rules, as tests.
+
+mod generated;
