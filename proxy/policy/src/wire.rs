@@ -10,7 +10,13 @@ use crate::snapshot::{Document, Version, VersionError};
 /// Made from `proto/tidegate/policy/v1/policy.proto`; a test in `tests` makes them again and
 /// compares. `TIDEGATE_BLESS=1 cargo test -p tests --test tidy` writes them.
 #[path = "wire/tidegate.policy.v1.rs"]
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 #[rustfmt::skip]
 pub mod v1;
 
