@@ -110,7 +110,7 @@ pub fn begins_with_http2_settings(bytes: &[u8]) -> Option<bool> {
     // flag, stream 0.
     let fits = |at: usize, byte: u8| match at {
         0 | 1 | 4..=8 => byte == 0,
-        2 => byte % 6 == 0,
+        2 => byte.is_multiple_of(6),
         _ => byte == 4,
     };
     if bytes.iter().take(9).enumerate().any(|(at, byte)| !fits(at, *byte)) {

@@ -1,0 +1,197 @@
+//! body: the frames of a message, passed on as they come.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::outcome::GRPC_STATUS;
+use crate::replay::Attempt;
+use crate::server::UnderWay;
+use crate::track::Track;
+
+/// The body of a request or a response on its way through.
+#[derive(Default)]
+pub struct Body {
+    kind: Kind,
+    /// When the whole exchange must be over.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// A response's account, closed when the body ends.
+    track: Option<Track>,
+    /// Its request, for the connection it came on.
+    under_way: Option<UnderWay>,
+    ended: bool,
+}
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Full(Bytes),
+    Incoming(Incoming),
+    Attempt(Attempt),
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The side it comes from broke.
+    #[error("the body broke off where it comes from")]
+    Source(#[source] hyper::Error),
+    /// The deadline of the exchange passed.
+    #[error("the request's deadline passed in the middle of its body")]
+    Deadline,
+    /// Another attempt has taken over.
+    #[error("another attempt has taken the body over")]
+    Superseded,
+}
+
+impl Body {
+    fn of(kind: Kind) -> Self {
+        let mut body = Self::default();
+        body.kind = kind;
+        body
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// These bytes.
+    #[must_use]
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::of(Kind::Full(bytes.into()))
+    }
+
+    /// What a connection brings.
+    #[must_use]
+    pub fn incoming(incoming: Incoming) -> Self {
+        let kind =
+            if http_body::Body::is_end_stream(&incoming) { Kind::Empty } else { Kind::Incoming(incoming) };
+        Self::of(kind)
+    }
+
+    pub(crate) fn attempt(attempt: Attempt) -> Self {
+        Self::of(Kind::Attempt(attempt))
+    }
+
+    pub(crate) fn tracked(incoming: Incoming, track: Track, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+        let mut body = Self::incoming(incoming);
+        (body.deadline, body.track) = (deadline, Some(track));
+        body
+    }
+
+    /// Hands `end` what became of the exchange when this body has ended or was dropped.
+    pub fn on_end(&mut self, end: Box<dyn FnOnce(&End) + Send>) {
+        match &mut self.track {
+            Some(track) => track.on_end(end),
+            None => self.track = Some(Track::bare(end)),
+        }
+    }
+
+    pub(crate) fn hold(&mut self, under_way: UnderWay) {
+        self.under_way = Some(under_way);
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Incoming(incoming) => {
+                http_body::Body::poll_frame(Pin::new(incoming), cx).map_err(BodyError::Source)
+            }
+            Kind::Attempt(attempt) => attempt.poll_frame(cx),
+        }
+    }
+
+    fn deadline_passed(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let is_grpc = self.track.as_ref().is_some_and(Track::is_grpc);
+        self.kind = Kind::Empty;
+        self.deadline = None;
+        let last = if is_grpc {
+            let mut trailers = HeaderMap::new();
+            trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
+            Ok(Frame::trailers(trailers))
+        } else {
+            Err(BodyError::Deadline)
+        };
+        Some(last)
+    }
+}
+
+/// What became of an exchange.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// The response's HTTP status.
+    pub status: u16,
+    /// Its gRPC status, where it has one.
+    pub grpc_status: Option<u8>,
+    /// Bytes of the response's body that passed.
+    pub bytes: u64,
+    /// From the request's head to the end of the response.
+    pub duration: std::time::Duration,
+    /// Whether the body came to its end.
+    pub complete: bool,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let frame = match this.poll_kind(cx) {
+            Poll::Pending => {
+                let Some(deadline) = &mut this.deadline else { return Poll::Pending };
+                ready!(deadline.as_mut().poll(cx));
+                this.deadline_passed()
+            }
+            Poll::Ready(frame) => frame,
+        };
+        if let Some(track) = &mut this.track {
+            match &frame {
+                Some(Ok(frame)) => track.frame(frame),
+                Some(Err(_)) => {}
+                None => this.ended = true,
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
+            Kind::Attempt(attempt) => attempt.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(incoming) => http_body::Body::size_hint(incoming),
+            Kind::Attempt(attempt) => attempt.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(track) = self.track.take() {
+            let ended = self.ended || http_body::Body::is_end_stream(self);
+            track.finish(ended);
+        }
+    }
+}

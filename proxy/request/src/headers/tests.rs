@@ -1,0 +1,95 @@
+//! Headers as they are on either side of a hop.
+
+use super::*;
+
+fn request(version: Version, uri: &str, headers: &[(&'static str, &str)]) -> Request<()> {
+    let mut request = Request::builder().version(version).uri(uri).body(()).unwrap();
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
+    request
+}
+
+fn fallback() -> Authority {
+    Authority::from_static("orders.shop.svc:8080")
+}
+
+/// (version, URI, Host) as an application sends it, `l5d-orig-proto` as linkerd2-proxy 2.366 writes
+/// it for that request, `:authority`.
+const VECTORS: [(Version, &str, Option<&str>, &str, &str); 4] = [
+    (Version::HTTP_11, "/a?b=c", Some("orders"), "HTTP/1.1", "orders"),
+    (Version::HTTP_11, "http://orders/a", Some("orders"), "HTTP/1.1; absolute-form", "orders"),
+    (Version::HTTP_10, "/", Some("orders:81"), "HTTP/1.0", "orders:81"),
+    (Version::HTTP_10, "http://orders/", None, "HTTP/1.0; absolute-form", "orders"),
+];
+
+#[test]
+fn http1_goes_through_http2_and_comes_out_as_it_was() {
+    for (version, uri, host, tag, authority) in VECTORS {
+        let headers: Vec<_> = host.map(|host| ("host", host)).into_iter().collect();
+        let mut request = request(version, uri, &headers);
+        to_http2(&mut request, &fallback(), uri.starts_with("http"));
+        assert_eq!(request.headers()[ORIG_PROTO], tag);
+        assert_eq!(request.uri().authority().unwrap(), authority);
+        assert_eq!((request.version(), request.headers().contains_key(HOST)), (Version::HTTP_2, false));
+        assert_eq!(restore_http1(&mut request), Some(version));
+        assert_eq!((request.version(), request.uri().to_string().as_str()), (version, uri));
+        assert_eq!(request.headers()[HOST], authority);
+        assert!(!request.headers().contains_key(ORIG_PROTO));
+    }
+}
+
+#[test]
+fn the_response_is_tagged_with_its_version() {
+    for (version, tag) in [(Version::HTTP_11, "HTTP/1.1"), (Version::HTTP_10, "HTTP/1.0")] {
+        let mut response = Response::builder().version(version).body(()).unwrap();
+        tag_response(&mut response);
+        assert_eq!(
+            (response.version(), &response.headers()[ORIG_PROTO]),
+            (Version::HTTP_2, &tag.parse().unwrap())
+        );
+    }
+}
+
+#[test]
+fn what_belongs_to_one_hop_stays_behind_and_te_trailers_goes_on() {
+    let list = [
+        ("connection", "close, x-private"),
+        ("connection", "x-second"),
+        ("x-second", "2"),
+        ("x-private", "1"),
+        ("keep-alive", "timeout=5"),
+        ("te", "trailers"),
+        ("transfer-encoding", "chunked"),
+        ("trailer", "x-sum"),
+    ];
+    let mut request = request(Version::HTTP_11, "/", &list);
+    strip_hop_by_hop(request.headers_mut());
+    let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["te", "trailer"]);
+    request.headers_mut().insert(TE, HeaderValue::from_static("gzip"));
+    strip_hop_by_hop(request.headers_mut());
+    assert!(!request.headers().contains_key(TE));
+}
+
+#[test]
+fn an_upgrade_to_h2c_is_none_and_one_to_websocket_is_one() {
+    let asks = |protocol| wants_upgrade(&request(Version::HTTP_11, "/", &[("upgrade", protocol)]));
+    assert!(!asks("h2c"));
+    assert!(!asks("H2C"));
+    assert!(asks("websocket"));
+    assert!(asks("h2c, websocket"));
+    assert!(!wants_upgrade(&request(Version::HTTP_2, "/", &[("upgrade", "websocket")])));
+}
+
+#[test]
+fn our_name_in_via_is_counted_and_that_of_others_is_not() {
+    let ours = HeaderValue::from_static("1.1 tidegate-1");
+    let mut request = request(Version::HTTP_11, "/", &[("via", "1.1 tidegate-2, 1.1 varnish")]);
+    for passed in 0..limits::HOPS_MAX {
+        assert_eq!(pass_via(request.headers_mut(), &ours), passed);
+        assert!(!is_loop(passed));
+    }
+    assert!(is_loop(pass_via(request.headers_mut(), &ours)));
+}

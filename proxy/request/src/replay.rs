@@ -1,0 +1,177 @@
+//! replay: a request's body that can be sent again.
+//!
+//! The source stays in one place, behind a lock that only one attempt at a time uses; what it
+//! yields is kept until a bound. An attempt first repeats what was kept, then goes on with the
+//! source. A new attempt takes the body over: the one before breaks off.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use policy::limits;
+
+use crate::body::BodyError;
+
+/// Bytes kept for retries in the whole process, bounded by [`limits::RETRY_BODY_BYTES_TOTAL`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kept(Arc<AtomicU64>);
+
+/// A body and what was kept of it.
+pub(crate) struct Replay {
+    shared: Arc<Mutex<State>>,
+}
+
+/// One sending of it.
+pub(crate) struct Attempt {
+    shared: Arc<Mutex<State>>,
+    number: u32,
+    at: usize,
+}
+
+struct State {
+    source: Incoming,
+    frames: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    bytes: u64,
+    bytes_max: u64,
+    total: Kept,
+    /// More came than is kept; what was kept is gone.
+    overflowed: bool,
+    source_ended: bool,
+    attempt: u32,
+}
+
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Replay {
+    pub(crate) fn new(source: Incoming, bytes_max: u64, total: &Kept) -> Self {
+        let state = State {
+            source,
+            frames: Vec::new(),
+            trailers: None,
+            bytes: 0,
+            bytes_max,
+            total: total.clone(),
+            overflowed: false,
+            source_ended: false,
+            attempt: 0,
+        };
+        Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Whether the whole of what was taken from the source so far can be sent again.
+    pub(crate) fn can_replay(&self) -> bool {
+        !lock(&self.shared).overflowed
+    }
+
+    /// The body from its beginning; an earlier attempt breaks off.
+    pub(crate) fn attempt(&self) -> Attempt {
+        let mut state = lock(&self.shared);
+        state.attempt += 1;
+        Attempt { shared: self.shared.clone(), number: state.attempt, at: 0 }
+    }
+
+    /// No attempt will follow: nothing more is kept.
+    pub(crate) fn release(self) {
+        lock(&self.shared).stop_keeping();
+    }
+}
+
+impl State {
+    fn stop_keeping(&mut self) {
+        self.overflowed = true;
+        self.bytes_max = 0;
+        // What a running attempt has not repeated yet must stay; it has when it reads the source.
+        if self.attempt <= 1 {
+            self.frames = Vec::new();
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.total.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.overflowed {
+            return;
+        }
+        let added = data.len() as u64;
+        let total = self.total.0.fetch_add(added, Ordering::Relaxed) + added;
+        self.bytes += added;
+        if self.bytes > self.bytes_max || total > limits::RETRY_BODY_BYTES_TOTAL {
+            self.overflowed = true;
+            self.frames = Vec::new();
+            self.give_back();
+        } else {
+            self.frames.push(data.clone());
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Attempt {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut state = lock(&self.shared);
+        if state.attempt != self.number {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if let Some(data) = state.frames.get(self.at) {
+            self.at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if state.source_ended {
+            let trailers = if self.at == usize::MAX { None } else { state.trailers.clone() };
+            self.at = usize::MAX;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(std::pin::Pin::new(&mut state.source).poll_frame(cx));
+        match &frame {
+            None => state.source_ended = true,
+            Some(Err(_)) => state.overflowed = true,
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    state.keep(data);
+                    self.at = state.frames.len();
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    state.trailers = Some(trailers.clone());
+                    state.source_ended = true;
+                    self.at = usize::MAX;
+                }
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Source)))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        let state = lock(&self.shared);
+        self.at >= state.frames.len()
+            && (self.at == usize::MAX || state.trailers.is_none())
+            && (state.source_ended || state.source.is_end_stream())
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let state = lock(&self.shared);
+        let source = state.source.size_hint();
+        let left: u64 = state.frames.iter().skip(self.at).map(|data| data.len() as u64).sum();
+        match source.exact() {
+            Some(rest) => SizeHint::with_exact(rest + left),
+            None => SizeHint::default(),
+        }
+    }
+}
