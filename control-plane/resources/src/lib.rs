@@ -1,1 +1,41 @@
-//! placeholder
+//! resources: one object, as a file or a cluster gives it, checked once.
+//!
+//! [`parse_file`] reads one file of YAML documents into [`Object`]s and [`Problem`]s: a document
+//! that is wrong is left out and named, the others stay. Kinds of Kubernetes and the Gateway API are
+//! read leniently, because they are written for others too: what this version does not know is
+//! skipped, or kept as `Unknown` where skipping it would change what a rule does. Our own kinds are
+//! read strictly: a field that would be ignored is an error that names it.
+//!
+//! [`validate_all`] finds what only shows between objects.
+
+mod access_policy;
+mod backend_policy;
+mod document;
+mod duration;
+mod kubernetes;
+mod mesh_trust;
+mod node;
+mod object;
+mod problem;
+mod route;
+mod validate;
+
+pub use access_policy::{AccessPolicy, AccessRuleSpec, PolicyPort, Source};
+pub use backend_policy::{BackendPolicy, RetryBudgetSpec};
+pub use document::{Located, parse_file};
+pub use duration::{DurationError, parse_duration};
+pub use kubernetes::{
+    Container, ContainerPort, EndpointSlice, Namespace, Pod, PortRef, Probe, Service, ServicePortSpec,
+    SliceEndpoint, SlicePort,
+};
+pub use mesh_trust::MeshTrust;
+pub use object::{Meta, Object, ObjectId};
+pub use problem::Problem;
+pub use route::{
+    BackendRef, Filter, GrpcMatch, GrpcMethod, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule,
+    NamedMatchSpec, ParentRef, PathSpec, ReferenceGrant, RetrySpec, Route, Rule, Timeouts, ValueKind,
+};
+pub use validate::{check_regex, escape_regex, validate_all};
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 //! Reaching a bound is a coded refusal and a metric, never growth. The bounds a configuration may
 //! change say so; the others are chosen so that nobody has to.
 
+#![allow(clippy::cast_possible_truncation, reason = "constants whose values are seen below")]
+
 use std::time::Duration;
 
 const KIB: u64 = 1024;

@@ -165,6 +165,35 @@ impl Tls {
     }
 }
 
+/// Takes the client's part of a handshake without a certificate of our own: only to ask for one.
+///
+/// # Errors
+/// [`TlsError`]; the connection is gone then.
+pub async fn connect_without_certificate(io: Io, peer: &Identity, anchors: &Anchors) -> Result<Io, TlsError> {
+    let plain = io.into_plain().map_err(|_| TlsError::Handshake(nested()))?;
+    let config = anonymous(anchors.roots.clone()).map_err(|error| TlsError::of(io::Error::other(error)))?;
+    let name = ServerName::try_from(peer.dns_name())
+        .map_err(|error| TlsError::Certificate(io::Error::other(error)))?;
+    let connect = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, plain);
+    let tls = timeout(limits::HANDSHAKE_TIMEOUT, connect)
+        .await
+        .map_err(|_| TlsError::Timeout)?
+        .map_err(TlsError::of)?;
+    Ok(Io::client(tls))
+}
+
+fn anonymous(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_webpki_verifier(verifier)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
 fn nested() -> io::Error {
     io::Error::other("the connection is already TLS of the mesh")
 }

@@ -1,0 +1,144 @@
+//! action: what a rule does, or why it cannot.
+
+use policy::limits;
+use policy::name::Label;
+use policy::retry::RetryPolicy;
+use policy::route::{Action, BackendTarget, Forward, HeaderModifier, WeightedBackend};
+use policy::snapshot::BackendKey;
+use resources::{BackendRef, Filter, Meta, ParentRef, RetrySpec, Route, Rule};
+
+use crate::index::{Index, no_port, service_port};
+
+/// The action of rule number `r`.
+pub(super) fn compile<M>(index: &Index, route: &Route<M>, kind: &str, r: usize) -> Action {
+    let at = format!("{kind} {}/{}", route.meta.namespace, route.meta.name);
+    let writer = Writer { meta: &route.meta, parents: &route.parents, kind };
+    match forward(index, &writer, r, &route.rules[r], &at) {
+        Ok(forward) => Action::Forward(forward),
+        Err(cause) => Action::Fail { cause },
+    }
+}
+
+/// Who refers to a backend.
+struct Writer<'a> {
+    meta: &'a Meta,
+    parents: &'a [ParentRef],
+    kind: &'a str,
+}
+
+impl Writer<'_> {
+    /// Whether the route is attached to `named` itself: a consumer's route may always send to the
+    /// Service whose requests it takes.
+    fn is_attached_to(&self, named: &(String, String)) -> bool {
+        self.parents.iter().any(|parent| {
+            parent.kind == "Service"
+                && parent.name == named.1
+                && parent.namespace.as_ref().unwrap_or(&self.meta.namespace).as_str() == named.0
+        })
+    }
+}
+
+fn forward<M>(
+    index: &Index,
+    writer: &Writer<'_>,
+    r: usize,
+    rule: &Rule<M>,
+    at: &str,
+) -> Result<Forward, String> {
+    let (request_headers, response_headers) = modifiers(&rule.filters, &format!("rules[{r}]"), at)?;
+    let retry = rule.retry.as_ref().map(|retry| retry_policy(retry, r, at)).transpose()?;
+    let backend = |(b, reference): (usize, &BackendRef)| {
+        let place = format!("rules[{r}].backendRefs[{b}]");
+        match modifiers(&reference.filters, &place, at) {
+            Ok((request_headers, response_headers)) => WeightedBackend {
+                weight: reference.weight,
+                target: target(index, writer, reference, &format!("{place} of {at}")),
+                request_headers,
+                response_headers,
+            },
+            Err(cause) => WeightedBackend {
+                weight: reference.weight,
+                target: BackendTarget::Invalid(cause),
+                request_headers: Vec::new(),
+                response_headers: Vec::new(),
+            },
+        }
+    };
+    Ok(Forward {
+        request_headers,
+        response_headers,
+        backends: rule.backends.iter().enumerate().map(backend).collect(),
+        request_timeout: rule.timeouts.request,
+        attempt_timeout: rule.timeouts.backend_request,
+        retry,
+    })
+}
+
+type Modifiers = (Vec<HeaderModifier>, Vec<HeaderModifier>);
+
+fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, String> {
+    let (mut request, mut response) = (Vec::new(), Vec::new());
+    for (f, filter) in filters.iter().enumerate() {
+        match filter {
+            Filter::RequestHeaders(modifier) => request.push(modifier.clone()),
+            Filter::ResponseHeaders(modifier) => response.push(modifier.clone()),
+            Filter::Unknown(kind) => {
+                return Err(format!(
+                    "filter type {kind:?} in {place}.filters[{f}] of {at} is not carried out"
+                ));
+            }
+        }
+    }
+    Ok((request, response))
+}
+
+fn retry_policy(spec: &RetrySpec, r: usize, at: &str) -> Result<RetryPolicy, String> {
+    let most = limits::RETRY_ATTEMPTS_MAX;
+    match u32::try_from(spec.attempts) {
+        Ok(attempts) if attempts <= most => {
+            Ok(RetryPolicy { attempts, codes: spec.codes.clone(), backoff: spec.backoff })
+        }
+        _ => Err(format!(
+            "rules[{r}].retry.attempts of {at} is {}, at most {most} are carried out",
+            spec.attempts
+        )),
+    }
+}
+
+fn target(index: &Index, writer: &Writer<'_>, reference: &BackendRef, at: &str) -> BackendTarget {
+    match resolve(index, writer, reference) {
+        Ok(key) => BackendTarget::Backend(key),
+        Err(cause) => BackendTarget::Invalid(format!("{at}: {cause}")),
+    }
+}
+
+fn resolve(index: &Index, writer: &Writer<'_>, reference: &BackendRef) -> Result<BackendKey, String> {
+    let kind = writer.kind;
+    if !matches!(reference.group.as_str(), "" | "core") || reference.kind != "Service" {
+        return Err(format!("kind {:?} of group {:?} is no Service", reference.kind, reference.group));
+    }
+    let own = writer.meta.namespace.as_str();
+    let namespace = reference.namespace.as_ref().map_or(own, Label::as_str);
+    let named = (namespace.to_owned(), reference.name.clone());
+    if !writer.is_attached_to(&named) && !index.is_granted(kind, own, &named) {
+        return Err(format!(
+            "namespace {namespace} does not let {kind}s of {own} refer to Service {}: it takes a ReferenceGrant there",
+            reference.name
+        ));
+    }
+    let service =
+        index.service(&named).ok_or_else(|| format!("there is no Service {namespace}/{}", reference.name))?;
+    let port = reference.port.ok_or("a Service needs a port, none is written")?;
+    if service.external_name.is_some() {
+        return Err(format!(
+            "Service {namespace}/{} is an ExternalName, which has no endpoints",
+            reference.name
+        ));
+    }
+    if !service.ports.iter().any(|spec| spec.port == port) {
+        return Err(no_port(&named, service, port));
+    }
+    service_port(&named, port)
+        .map(BackendKey::Service)
+        .ok_or_else(|| format!("{:?} is not a Service's name", reference.name))
+}

@@ -1,0 +1,120 @@
+//! tests: precedence and what fails.
+
+use policy::route::{Action, BackendTarget, PathMatch, Rule};
+use policy::snapshot::{Destination, DestinationKey};
+
+use crate::index::tests::{SHOP, index};
+
+fn route(name: &str, namespace: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, name: orders, namespace: shop, port: 80}}], rules: {rules}}}\n---\n"
+    )
+}
+
+fn rules_for(objects: &str, client: &str) -> Vec<Rule> {
+    let index = index(&format!("{SHOP}{objects}"));
+    let key: DestinationKey = "orders.shop.svc:80".parse().unwrap();
+    match index.lookup(&key, client).0 {
+        Destination::Service(policy) => policy.rules,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn written(rules: &[Rule]) -> Vec<&str> {
+    rules.iter().map(|rule| &*rule.name.rule).collect()
+}
+
+fn cause(action: &Action) -> &str {
+    match action {
+        Action::Fail { cause } => cause,
+        Action::Forward(forward) => match &forward.backends[0].target {
+            BackendTarget::Invalid(cause) => cause,
+            BackendTarget::Backend(key) => panic!("goes to {key}"),
+        },
+    }
+}
+
+#[test]
+fn matches_stand_in_the_order_of_the_gateway_api() {
+    let rules = "[{name: regex, matches: [{path: {type: RegularExpression, value: '/a.*'}}]},\
+        {name: all},\
+        {name: query, matches: [{path: {value: /a}, queryParams: [{name: q, value: v}]}]},\
+        {name: header, matches: [{path: {value: /a}, headers: [{name: h, value: v}]}]},\
+        {name: method, matches: [{path: {value: /a}, method: GET}]},\
+        {name: long, matches: [{path: {value: /a/b}}]},\
+        {name: exact, matches: [{path: {type: Exact, value: /a}}]}]";
+    let rules = rules_for(&route("r", "shop", rules), "web");
+    assert_eq!(written(&rules), ["exact", "long", "method", "header", "query", "all", "regex"]);
+    assert_eq!(rules[5].matches.path, Some(PathMatch::Prefix("/".to_owned())));
+}
+
+#[test]
+fn of_equal_matches_the_older_route_goes_first_then_the_name() {
+    let dated = route("z", "shop", "[{name: old}]")
+        .replace("name: z,", "name: z, creationTimestamp: '2020-01-01T00:00:00Z',");
+    let text = route("b", "shop", "[{name: b}]") + &route("a", "shop", "[{name: a}]") + &dated;
+    assert_eq!(written(&rules_for(&text, "web")), ["old", "a", "b"]);
+}
+
+#[test]
+fn routes_of_the_clients_namespace_replace_those_of_the_service_for_it_alone() {
+    let text = route("p", "shop", "[{name: producer}]") + &route("c", "web", "[{name: consumer}]");
+    assert_eq!(written(&rules_for(&text, "web")), ["consumer"]);
+    assert_eq!(written(&rules_for(&text, "edge")), ["producer"]);
+    assert_eq!(written(&rules_for(&text, "shop")), ["producer"]);
+}
+
+#[test]
+fn what_is_not_known_fails_its_rule_or_backend_alone() {
+    let rules = "[{name: a, matches: [{path: {value: /a}}], filters: [{type: RequestMirror}], backendRefs: [{name: orders, port: 80}]},\
+        {name: b, matches: [{path: {value: /b}}], backendRefs: [{name: orders, port: 80, filters: [{type: Magic}]}]},\
+        {name: c, matches: [{path: {value: /c}, headers: [{name: h, type: RegularExpression, value: '('}]}], backendRefs: [{name: orders, port: 80}]},\
+        {name: d, matches: [{path: {value: /d}}], retry: {attempts: 11}, backendRefs: [{name: orders, port: 80}]},\
+        {name: e, matches: [{path: {value: /e}}], backendRefs: [{name: orders, port: 81}]},\
+        {name: f, matches: [{path: {value: /f}}], backendRefs: [{name: orders, namespace: other, port: 80}]},\
+        {name: g, matches: [{path: {value: /g}}], backendRefs: [{name: orders, port: 80}]}]";
+    let rules = rules_for(&route("r", "shop", rules), "web");
+    assert_eq!(written(&rules), ["c", "a", "b", "d", "e", "f", "g"]);
+    for (rule, wanted) in [
+        (1, "filter type \"RequestMirror\" in rules[0].filters[0] of HTTPRoute shop/r is not carried out"),
+        (
+            2,
+            "filter type \"Magic\" in rules[1].backendRefs[0].filters[0] of HTTPRoute shop/r is not carried out",
+        ),
+        (0, "rules[2].matches[0].headers[0]: \"(\" is not a regular expression"),
+        (3, "rules[3].retry.attempts of HTTPRoute shop/r is 11, at most 10 are carried out"),
+        (4, "Service shop/orders has no port 81; it has 80, 5432"),
+        (5, "takes a ReferenceGrant"),
+    ] {
+        assert!(cause(&rules[rule].action).contains(wanted), "{}", cause(&rules[rule].action));
+    }
+    let Action::Forward(forward) = &*rules[6].action else { panic!() };
+    assert_eq!(forward.backends[0].target, BackendTarget::Backend("orders.shop.svc:80".parse().unwrap()));
+}
+
+#[test]
+fn a_grant_lets_a_route_refer_into_its_namespace() {
+    let text = route("c", "web", "[{backendRefs: [{name: orders, namespace: shop, port: 80}]}]");
+    assert!(cause(&rules_for(&text, "web")[0].action).contains("does not let HTTPRoutes of web refer"));
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: shop}\n\
+        spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web}], to: [{group: '', kind: Service}]}\n";
+    let rules = rules_for(&(text + grant), "web");
+    assert!(
+        matches!(&*rules[0].action, Action::Forward(f) if matches!(f.backends[0].target, BackendTarget::Backend(_)))
+    );
+}
+
+#[test]
+fn grpc_methods_become_paths_and_stand_before_http() {
+    let grpc = route("g", "shop", "[{name: both, matches: [{method: {service: a.B, method: C}}]}, {name: service, matches: [{method: {service: a.B}}]}, {name: method, matches: [{method: {method: C}}]}, {name: all}]")
+        .replace("HTTPRoute", "GRPCRoute");
+    let rules = rules_for(&(route("h", "shop", "[{name: http}]") + &grpc), "web");
+    assert_eq!(written(&rules), ["both", "service", "method", "all", "http"]);
+    let paths: Vec<_> = rules.iter().map(|rule| rule.matches.path.clone()).collect();
+    assert_eq!(paths[0], Some(PathMatch::Exact("/a.B/C".to_owned())));
+    assert_eq!(paths[1], Some(PathMatch::Prefix("/a.B".to_owned())));
+    assert_eq!(paths[2], Some(PathMatch::Regex("/[^/]+/C".to_owned())));
+    assert_eq!(paths[3], None);
+    assert!(rules[3].matches.grpc && !rules[4].matches.grpc);
+}

@@ -1,0 +1,98 @@
+//! lookup: what stands behind a name or an address.
+
+use std::net::SocketAddr;
+
+use policy::name::ServicePort;
+use policy::route::{Action, BackendTarget};
+use policy::snapshot::{BackendKey, Destination, DestinationKey, Protocol, ServicePolicy};
+use resources::Service;
+
+use super::{Index, Named};
+use crate::compile;
+
+impl Index {
+    /// The answer to `key` for a client of namespace `client`, and every backend it names.
+    pub(crate) fn lookup(&self, key: &DestinationKey, client: &str) -> (Destination, Vec<BackendKey>) {
+        let destination = match key {
+            DestinationKey::Service(port) => {
+                let named = (port.namespace.to_string(), port.name.to_string());
+                self.by_name(&named, port.port, client)
+            }
+            DestinationKey::Address(address) => self.by_address(*address, client),
+        };
+        let backends = backends(&destination);
+        (destination, backends)
+    }
+
+    fn by_name(&self, named: &Named, port: u16, client: &str) -> Destination {
+        let (namespace, name) = named;
+        let Some(service) = self.service(named) else {
+            return Destination::Unknown { cause: format!("there is no Service {namespace}/{name}") };
+        };
+        if let Some(external) = &service.external_name {
+            return Destination::ExternalName(external.clone());
+        }
+        let spec = service.ports.iter().find(|spec| spec.port == port);
+        match (spec, super::service_port(named, port)) {
+            (Some(spec), Some(key)) => Destination::Service(ServicePolicy {
+                service: Some(key.clone()),
+                protocol: self.protocol(named, spec),
+                rules: compile::rules(self, named, spec, client),
+                backend: BackendKey::Service(key),
+            }),
+            _ => Destination::Unknown { cause: no_port(named, service, port) },
+        }
+    }
+
+    fn by_address(&self, address: SocketAddr, client: &str) -> Destination {
+        let ip = address.ip();
+        if let Some(named) = self.cluster_addresses.get(&ip) {
+            return self.by_name(named, address.port(), client);
+        }
+        if self.pod_addresses.contains_key(&ip) || self.endpoint_addresses.contains(&ip) {
+            let service = self.endpoint_ports.get(&address).cloned();
+            // The client chose the pod: the Service's routes are not asked.
+            return Destination::Service(ServicePolicy {
+                protocol: service.as_ref().map_or(Protocol::Detect, |port| self.port_protocol(port)),
+                service,
+                rules: Vec::new(),
+                backend: BackendKey::Address(address),
+            });
+        }
+        if self.mesh().networks.iter().any(|network| network.contains(&ip)) {
+            let cause = format!("{ip} is an address of the mesh's networks, but no Service or pod has it");
+            return Destination::Unknown { cause };
+        }
+        Destination::External
+    }
+
+    pub(super) fn port_protocol(&self, port: &ServicePort) -> Protocol {
+        let named = (port.namespace.to_string(), port.name.to_string());
+        let spec =
+            self.service(&named).and_then(|service| service.ports.iter().find(|s| s.port == port.port));
+        spec.map_or(Protocol::Detect, |spec| self.protocol(&named, spec))
+    }
+}
+
+/// Why a Service cannot be reached on `port`.
+pub(crate) fn no_port((namespace, name): &Named, service: &Service, port: u16) -> String {
+    let ports: Vec<String> = service.ports.iter().map(|spec| spec.port.to_string()).collect();
+    let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+    format!("Service {namespace}/{name} has no port {port}; it has {has}")
+}
+
+fn backends(destination: &Destination) -> Vec<BackendKey> {
+    let Destination::Service(policy) = destination else { return Vec::new() };
+    let mut keys = vec![policy.backend.clone()];
+    for rule in &policy.rules {
+        let Action::Forward(forward) = &*rule.action else { continue };
+        for backend in &forward.backends {
+            if let BackendTarget::Backend(key) = &backend.target
+                && !keys.contains(key)
+            {
+                keys.push(key.clone());
+            }
+        }
+    }
+    keys
+}

@@ -1,0 +1,211 @@
+//! watch: one stream for each proxy, kept current.
+//!
+//! A stream sends when there is something to send and room to send it: what changes while a slow
+//! reader has no room is not queued but found anew, so it skips to the newest.
+
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use policy::identity::Identity;
+use policy::limits;
+use policy::name::Domain;
+use policy::wire::v1::{self, watch_request::Kind};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::documents::Documents;
+use crate::metrics::Metrics;
+use crate::proxies::{Proxies, Proxy, Rejected, Seat};
+use session::Session;
+
+/// The index of now; `None` until the manifests were read once.
+pub(crate) type Current = watch::Receiver<Option<Arc<Documents>>>;
+
+/// Whom the client certificate of a connection names; put on every request by the server.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerIdentity(pub(crate) Option<Identity>);
+
+/// Serves `Watch`.
+pub(crate) struct Watcher {
+    current: Current,
+    proxies: Arc<Proxies>,
+    metrics: Arc<Metrics>,
+    trust_domain: Domain,
+    tracker: TaskTracker,
+}
+
+impl Watcher {
+    pub(crate) fn new(
+        current: Current,
+        proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
+        trust_domain: Domain,
+    ) -> Self {
+        Self { current, proxies, metrics, trust_domain, tracker: TaskTracker::new() }
+    }
+
+    fn identity<T>(&self, request: &Request<T>) -> Result<Identity, Status> {
+        let peer = request.extensions().get::<PeerIdentity>().and_then(|peer| peer.0.clone());
+        let identity = peer.ok_or_else(|| {
+            Status::unauthenticated("Watch takes a client certificate that names a workload: Certify first")
+        })?;
+        if identity.trust_domain != self.trust_domain {
+            let message = format!("{identity} is not of trust domain {}", self.trust_domain);
+            return Err(Status::permission_denied(message));
+        }
+        Ok(identity)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::policy_server::Policy for Watcher {
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<v1::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let identity = self.identity(&request)?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let proxy = Proxy {
+            identity: identity.to_string(),
+            pod: String::new(),
+            version: String::new(),
+            connected_since: since,
+            sent: 0,
+            acknowledged: 0,
+            digest_ok: false,
+            documents: 0,
+            rejected: Vec::new(),
+        };
+        let seat = self.proxies.enter(proxy).ok_or_else(|| {
+            Status::resource_exhausted("as many Watch streams as this controller serves are open")
+        })?;
+        // One answer under way, one waiting: more would only be older.
+        let (answers, stream) = mpsc::channel(1);
+        let walk = Stream {
+            requests: request.into_inner(),
+            answers: answers.clone(),
+            current: self.current.clone(),
+            session: Session::new(identity),
+            seat,
+            metrics: self.metrics.clone(),
+        };
+        self.tracker.spawn(async move {
+            if let Err(status) = walk.run().await {
+                // The proxy may be gone; then nobody wants to know.
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+struct Stream {
+    requests: Streaming<v1::WatchRequest>,
+    answers: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    current: Current,
+    session: Session,
+    seat: Seat,
+    metrics: Arc<Metrics>,
+}
+
+impl Stream {
+    async fn run(mut self) -> Result<(), Status> {
+        let first = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, self.requests.message());
+        let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello came"))?;
+        match first? {
+            Some(v1::WatchRequest { kind: Some(Kind::Hello(hello)) }) => self.hello(hello),
+            Some(_) => return Err(Status::invalid_argument("the first message has to be Hello")),
+            None => return Ok(()),
+        }
+        self.current.mark_changed();
+        let mut due = false;
+        let answers = self.answers.clone();
+        loop {
+            tokio::select! {
+                message = self.requests.message() => match message {
+                    Ok(Some(v1::WatchRequest { kind: Some(kind) })) => due |= self.take(kind)?,
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(()),
+                    Err(status) => {
+                        tracing::debug!(identity = %self.session.identity(), %status, "stream ended");
+                        return Ok(());
+                    }
+                },
+                changed = self.current.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the controller is stopping"));
+                    }
+                    due = true;
+                }
+                room = answers.reserve(), if due => {
+                    let Ok(room) = room else { return Ok(()) };
+                    let documents = self.current.borrow().clone();
+                    let answer = documents.and_then(|documents| self.session.answer(&documents));
+                    due = self.session.is_behind();
+                    if let Some(answer) = answer {
+                        self.metrics.documents_sent.inc_by(answer.changed.len() as u64);
+                        let (sent, documents) = (answer.sequence, self.session.len());
+                        self.seat.note(|proxy| (proxy.sent, proxy.documents) = (sent, documents));
+                        room.send(Ok(answer));
+                    }
+                }
+                () = answers.closed() => return Ok(()),
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: v1::Hello) {
+        let cut = |text: &str| text.chars().take(253).collect::<String>();
+        let (pod, version) = (cut(&hello.pod), cut(&hello.version));
+        tracing::info!(identity = %self.session.identity(), pod, version, held = hello.held.len(), "proxy connected");
+        self.seat.note(|proxy| (proxy.pod, proxy.version) = (pod, version));
+        self.session.hello(hello);
+    }
+
+    /// Whether there may be something to send now.
+    fn take(&mut self, kind: Kind) -> Result<bool, Status> {
+        match kind {
+            Kind::Hello(_) => Err(Status::invalid_argument("Hello is the first message and no later one")),
+            Kind::Subscribe(subscribe) => {
+                self.session.subscribe(subscribe);
+                Ok(true)
+            }
+            Kind::Ack(ack) => {
+                self.acknowledge(ack);
+                Ok(false)
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, ack: v1::Ack) {
+        let digest_ok = self.session.is_digest(ack.sequence, &ack.digest);
+        let rejected = Rejected::list(ack.rejected);
+        if let Some(first) = rejected.first() {
+            self.metrics.documents_rejected.inc_by(rejected.len() as u64);
+            tracing::warn!(
+                identity = %self.session.identity(),
+                documents = rejected.len(),
+                key = first.key,
+                reason = first.reason,
+                "documents were not applied"
+            );
+        }
+        let sequence = ack.sequence;
+        self.seat.note(|proxy| {
+            proxy.acknowledged = sequence;
+            // An older answer's digest says nothing: a newer one is on its way.
+            if let Some(ok) = digest_ok {
+                proxy.digest_ok = ok;
+            }
+            proxy.rejected = rejected;
+        });
+    }
+}

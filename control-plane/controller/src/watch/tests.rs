@@ -1,0 +1,77 @@
+//! tests: hello, subscribe, answer.
+
+use std::collections::HashMap;
+
+use policy::snapshot::Snapshot;
+use policy::wire::{decode, v1};
+
+use super::session::Session;
+use crate::documents::Documents;
+use crate::index::tests::{SHOP, index};
+
+fn session() -> Session {
+    let mut session = Session::new("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
+    session.hello(v1::Hello { pod: "orders-0".to_owned(), ..v1::Hello::default() });
+    session
+}
+
+fn add(keys: &[&str]) -> v1::Subscribe {
+    v1::Subscribe { add: keys.iter().map(|key| (*key).to_owned()).collect(), remove: Vec::new() }
+}
+
+/// What a proxy does with an answer.
+fn apply(snapshot: &mut Snapshot, answer: &v1::WatchResponse) {
+    for document in &answer.changed {
+        let (document, version) = decode(document).unwrap();
+        snapshot.put(document, version);
+    }
+    answer.removed.iter().for_each(|key| snapshot.remove(key));
+    assert_eq!(snapshot.digest().to_string(), answer.digest);
+}
+
+fn keys(answer: &v1::WatchResponse) -> Vec<&str> {
+    answer.changed.iter().map(|document| document.key.as_str()).collect()
+}
+
+#[test]
+fn a_proxy_gets_mesh_inbound_destinations_and_their_backends_and_then_only_what_changed() {
+    let (mut session, mut snapshot) = (session(), Snapshot::default());
+    session.subscribe(add(&["orders.shop.svc:80", "nonsense"]));
+    let documents = Documents::new(index(SHOP));
+    let first = session.answer(&documents).unwrap();
+    assert_eq!(
+        keys(&first),
+        ["mesh", "inbound", "backend/orders.shop.svc:80", "destination/orders.shop.svc:80"]
+    );
+    apply(&mut snapshot, &first);
+    assert!(session.answer(&documents).is_none());
+
+    let moved = Documents::new(index(
+        &SHOP.replace("[10.0.0.4], conditions: {ready: false, serving: true}", "[10.0.0.4]"),
+    ));
+    let second = session.answer(&moved).unwrap();
+    assert_eq!(keys(&second), ["backend/orders.shop.svc:80"]);
+    apply(&mut snapshot, &second);
+    assert_eq!(session.is_digest(2, &snapshot.digest().to_string()), Some(true));
+
+    session.subscribe(v1::Subscribe { add: Vec::new(), remove: vec!["orders.shop.svc:80".to_owned()] });
+    let third = session.answer(&moved).unwrap();
+    assert_eq!(third.removed, ["backend/orders.shop.svc:80", "destination/orders.shop.svc:80"]);
+    apply(&mut snapshot, &third);
+}
+
+#[test]
+fn what_is_held_from_before_is_kept_and_not_sent_again() {
+    let documents = Documents::new(index(SHOP));
+    let mut before = session();
+    before.subscribe(add(&["orders.shop.svc:80"]));
+    let first = before.answer(&documents).unwrap();
+    let held: HashMap<String, String> =
+        first.changed.iter().map(|document| (document.key.clone(), document.version.clone())).collect();
+
+    let mut again = Session::new("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
+    again.hello(v1::Hello { pod: "orders-0".to_owned(), held, ..v1::Hello::default() });
+    let answer = again.answer(&documents).unwrap();
+    assert!(answer.changed.is_empty() && answer.removed.is_empty());
+    assert_eq!(answer.digest, first.digest);
+}

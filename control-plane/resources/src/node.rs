@@ -1,0 +1,164 @@
+//! node: one value in a document, and where it stands.
+//!
+//! Objects are read by hand through this rather than by serde's derive, so that every fault names
+//! its field from the top (`spec.rules[0].from[1].network`).
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use policy::name::Label;
+use serde_json::{Map, Value};
+
+use crate::duration::parse_duration;
+use crate::problem::Fault;
+
+/// One value and the path to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Node<'a> {
+    pub(crate) path: String,
+    pub(crate) value: &'a Value,
+}
+
+pub(crate) type Read<T> = Result<T, Fault>;
+
+impl<'a> Node<'a> {
+    pub(crate) fn root(value: &'a Value) -> Self {
+        Self { path: String::new(), value }
+    }
+
+    pub(crate) fn fault(&self, message: impl Into<String>) -> Fault {
+        Fault::new(self.path.clone(), message)
+    }
+
+    fn expected(&self, what: &str) -> Fault {
+        let found = match self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Bool(value) => format!("{value} (a boolean: put it in quotes if text is meant)"),
+            Value::Number(value) => format!("the number {value}"),
+            Value::String(value) => format!("{value:?}"),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "a map".to_owned(),
+        };
+        self.fault(format!("{what} is expected here, not {found}"))
+    }
+
+    fn child_path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The field `key`; `None` when it is absent or null.
+    pub(crate) fn get(&self, key: &str) -> Read<Option<Node<'a>>> {
+        Ok(match self.fields()?.get(key) {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(Node { path: self.child_path(key), value }),
+        })
+    }
+
+    /// The field `key`, which must be there.
+    pub(crate) fn need(&self, key: &str) -> Read<Node<'a>> {
+        self.get(key)?.ok_or_else(|| Fault::new(self.child_path(key), "is missing"))
+    }
+
+    pub(crate) fn fields(&self) -> Read<&'a Map<String, Value>> {
+        self.value.as_object().ok_or_else(|| self.expected("a map"))
+    }
+
+    /// Every field of a map.
+    pub(crate) fn entries(&self) -> Read<Vec<(&'a str, Node<'a>)>> {
+        let entry = |(key, value): (&'a String, &'a Value)| {
+            (key.as_str(), Node { path: self.child_path(key), value })
+        };
+        Ok(self.fields()?.iter().map(entry).collect())
+    }
+
+    pub(crate) fn list(&self) -> Read<Vec<Node<'a>>> {
+        let items = self.value.as_array().ok_or_else(|| self.expected("a list"))?;
+        let item = |(i, value)| Node { path: format!("{}[{i}]", self.path), value };
+        Ok(items.iter().enumerate().map(item).collect())
+    }
+
+    /// The items of the list `key`; none when it is absent.
+    pub(crate) fn items(&self, key: &str) -> Read<Vec<Node<'a>>> {
+        self.get(key)?.map_or_else(|| Ok(Vec::new()), |node| node.list())
+    }
+
+    /// The items of the list `key`, each read by `read`.
+    pub(crate) fn each<T>(&self, key: &str, read: impl Fn(&Node<'a>) -> Read<T>) -> Read<Vec<T>> {
+        self.items(key)?.iter().map(read).collect()
+    }
+
+    pub(crate) fn text(&self) -> Read<&'a str> {
+        self.value.as_str().ok_or_else(|| self.expected("text"))
+    }
+
+    pub(crate) fn flag(&self) -> Read<bool> {
+        self.value.as_bool().ok_or_else(|| self.expected("true or false"))
+    }
+
+    pub(crate) fn number(&self) -> Read<u64> {
+        self.value.as_u64().ok_or_else(|| self.expected("a whole number of 0 or more"))
+    }
+
+    /// A whole number between both, inclusive.
+    pub(crate) fn number_in<T: TryFrom<u64>>(&self, least: u64, most: u64) -> Read<T> {
+        let number = self.number()?;
+        let fits = if (least..=most).contains(&number) { T::try_from(number).ok() } else { None };
+        fits.ok_or_else(|| self.fault(format!("{number} is out of range: {least} to {most} is allowed")))
+    }
+
+    pub(crate) fn port(&self) -> Read<u16> {
+        self.number_in(1, 65_535)
+    }
+
+    /// Text that is parsed by its type.
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&self) -> Read<T> {
+        self.text()?.parse().map_err(|error: T::Err| self.fault(error.to_string()))
+    }
+
+    pub(crate) fn duration(&self) -> Read<Duration> {
+        parse_duration(self.text()?).map_err(|error| self.fault(error.to_string()))
+    }
+
+    /// A map of text to text; absent is empty.
+    pub(crate) fn text_map(&self, key: &str) -> Read<BTreeMap<String, String>> {
+        let Some(node) = self.get(key)? else { return Ok(BTreeMap::new()) };
+        node.entries()?.into_iter().map(|(key, node)| Ok((key.to_owned(), node.text()?.to_owned()))).collect()
+    }
+
+    /// The text of field `key`, if it is there.
+    pub(crate) fn text_of(&self, key: &str) -> Read<Option<String>> {
+        self.get(key)?.map(|node| node.text().map(str::to_owned)).transpose()
+    }
+
+    /// The text of field `key`, or `default`.
+    pub(crate) fn text_or(&self, key: &str, default: &str) -> Read<String> {
+        Ok(self.text_of(key)?.unwrap_or_else(|| default.to_owned()))
+    }
+
+    /// The label of field `key`, if it is there.
+    pub(crate) fn label_of(&self, key: &str) -> Read<Option<Label>> {
+        self.get(key)?.map(|node| node.parsed()).transpose()
+    }
+
+    /// The port of field `key`, if it is there.
+    pub(crate) fn port_of(&self, key: &str) -> Read<Option<u16>> {
+        self.get(key)?.map(|node| node.port()).transpose()
+    }
+
+    /// Refuses fields that are not among `known`; those of `later` are refused as not implemented.
+    pub(crate) fn only(&self, known: &[&str], later: &[(&str, &str)]) -> Read<()> {
+        for key in self.fields()?.keys() {
+            let path = self.child_path(key);
+            if let Some((_, what)) = later.iter().find(|(name, _)| name == key) {
+                return Err(Fault::not_implemented(path, what));
+            }
+            if !known.contains(&key.as_str()) {
+                let known = known.join(", ");
+                return Err(Fault::new(path, format!("is no field here; known are {known}")));
+            }
+        }
+        Ok(())
+    }
+}

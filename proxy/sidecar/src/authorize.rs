@@ -1,0 +1,155 @@
+//! authorize: whether a peer may reach a port of the workload beside this proxy.
+//!
+//! The AccessPolicy in force for the port decides; where there is none, the proxy's own default
+//! (`--inbound-default`). `--strict` goes first and turns away whoever has no identity. The paths
+//! of probes that the pod itself declares are let through to everybody, because the kubelet has no
+//! identity.
+
+use std::net::IpAddr;
+
+use policy::identity::Identity;
+use policy::snapshot::{Access, AccessRule, InboundPort};
+
+/// Who asks: proven by the connection, never by a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The identity its certificate names; `None` in plaintext or without a client certificate.
+    pub(crate) identity: Option<Identity>,
+    /// The address it connects from.
+    pub(crate) address: IpAddr,
+    /// The connection to this proxy is TLS.
+    pub(crate) tls: bool,
+}
+
+/// The proxy's own say, from its command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Defaults {
+    /// For ports that no AccessPolicy selects.
+    pub(crate) access: Access,
+    /// Plaintext is refused, but for probes.
+    pub(crate) strict: bool,
+}
+
+/// Why a peer is turned away. Each is a word in metrics and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub(crate) enum Denied {
+    /// `--strict` and no TLS.
+    #[error("plaintext is refused by this workload (strict)")]
+    Plaintext,
+    /// The AccessPolicy of the port names nobody like the peer.
+    #[error("no rule of the AccessPolicy lets this client in")]
+    Policy,
+    /// No AccessPolicy, and the default asks for an identity.
+    #[error("an identity of the mesh is needed and the client has none")]
+    Unauthenticated,
+    /// No AccessPolicy, and the default is Deny.
+    #[error("no AccessPolicy lets anybody in and the default is Deny")]
+    Default,
+}
+
+/// Decides for a connection, or for any request on it but a probe.
+pub(crate) fn authorize(port: &InboundPort, defaults: Defaults, peer: &Peer) -> Result<(), Denied> {
+    if defaults.strict && !peer.tls {
+        return Err(Denied::Plaintext);
+    }
+    let ruled = port.policy.is_some();
+    if port.rules.iter().any(|rule| names(rule, peer)) {
+        return Ok(());
+    }
+    let access = match port.default {
+        Some(access) => access,
+        None if ruled => Access::Deny,
+        None => defaults.access,
+    };
+    match access {
+        Access::Allow => Ok(()),
+        Access::AllowAuthenticated if peer.identity.is_some() => Ok(()),
+        Access::AllowAuthenticated => Err(Denied::Unauthenticated),
+        Access::Deny if ruled => Err(Denied::Policy),
+        Access::Deny => Err(Denied::Default),
+    }
+}
+
+/// Whether `path` is one of the port's own probes, which anybody may ask for.
+pub(crate) fn is_probe(port: &InboundPort, method: &http::Method, path: &str) -> bool {
+    method == http::Method::GET && port.probes.iter().any(|probe| probe == path)
+}
+
+fn names(rule: &AccessRule, peer: &Peer) -> bool {
+    match rule {
+        AccessRule::Identity(pattern) => peer.identity.as_ref().is_some_and(|id| pattern.matches(id)),
+        AccessRule::Network(network) => network.contains(&peer.address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOW_AUTHENTICATED: Defaults = Defaults { access: Access::AllowAuthenticated, strict: false };
+
+    fn meshed(account: &str) -> Peer {
+        let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
+        Peer { identity: Some(identity), address: "10.1.0.9".parse().unwrap(), tls: true }
+    }
+
+    fn plain(address: &str) -> Peer {
+        Peer { identity: None, address: address.parse().unwrap(), tls: false }
+    }
+
+    fn only_web() -> InboundPort {
+        InboundPort {
+            policy: Some("shop/orders".into()),
+            rules: vec![AccessRule::Identity("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap())],
+            ..InboundPort::default()
+        }
+    }
+
+    #[test]
+    fn without_a_policy_the_default_decides() {
+        let port = InboundPort::default();
+        let with = |access| Defaults { access, strict: false };
+        for (access, known, unknown) in [
+            (Access::Allow, Ok(()), Ok(())),
+            (Access::AllowAuthenticated, Ok(()), Err(Denied::Unauthenticated)),
+            (Access::Deny, Err(Denied::Default), Err(Denied::Default)),
+        ] {
+            assert_eq!(authorize(&port, with(access), &meshed("web")), known, "{access:?}");
+            assert_eq!(authorize(&port, with(access), &plain("10.0.0.1")), unknown, "{access:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_lets_in_whom_it_names_and_nobody_else() {
+        let allow_all = Defaults { access: Access::Allow, strict: false };
+        assert_eq!(authorize(&only_web(), allow_all, &meshed("web")), Ok(()));
+        assert_eq!(authorize(&only_web(), allow_all, &meshed("cart")), Err(Denied::Policy));
+        assert_eq!(authorize(&only_web(), allow_all, &plain("10.0.0.1")), Err(Denied::Policy));
+    }
+
+    #[test]
+    fn a_network_is_let_in_without_identity_but_not_past_strict() {
+        let mut port = only_web();
+        port.rules.push(AccessRule::Network("10.0.0.0/8".parse().unwrap()));
+        assert_eq!(authorize(&port, ALLOW_AUTHENTICATED, &plain("10.9.9.9")), Ok(()));
+        assert_eq!(authorize(&port, ALLOW_AUTHENTICATED, &plain("11.0.0.1")), Err(Denied::Policy));
+        let strict = Defaults { strict: true, ..ALLOW_AUTHENTICATED };
+        assert_eq!(authorize(&port, strict, &plain("10.9.9.9")), Err(Denied::Plaintext));
+        assert_eq!(authorize(&port, strict, &meshed("web")), Ok(()));
+    }
+
+    #[test]
+    fn a_policy_default_holds_for_whom_no_rule_names() {
+        let port = InboundPort { default: Some(Access::Allow), ..only_web() };
+        let deny = Defaults { access: Access::Deny, strict: false };
+        assert_eq!(authorize(&port, deny, &plain("10.0.0.1")), Ok(()));
+    }
+
+    #[test]
+    fn a_probe_is_its_exact_path_by_get() {
+        let port = InboundPort { probes: vec!["/healthz".to_owned()], ..only_web() };
+        assert!(is_probe(&port, &http::Method::GET, "/healthz"));
+        assert!(!is_probe(&port, &http::Method::POST, "/healthz"));
+        assert!(!is_probe(&port, &http::Method::GET, "/healthz/../admin"));
+    }
+}

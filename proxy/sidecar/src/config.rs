@@ -1,0 +1,221 @@
+//! config: the command line of the sidecar, each flag an environment variable too.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use policy::identity::Identity;
+use policy::limits;
+use policy::name::{Domain, Label};
+use policy::snapshot::Access;
+use serde::Serialize;
+
+/// The sidecar of the Tidegate service mesh: takes the connections of the workload beside it, in
+/// both directions, and gives each request discovery, load balancing, retries and mTLS.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-proxy", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) config: Option<Config>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write the nftables rules that bring this network namespace's traffic to the sidecar.
+    Redirect(Redirect),
+}
+
+/// Needs the capability NET_ADMIN as uid 0 and the program nft (Debian package nftables). IPv4.
+#[derive(Debug, Args)]
+pub(crate) struct Redirect {
+    /// Take the rules away again.
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// After writing them, prove with a connection that they work.
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) self_check: bool,
+    /// Print the rules instead of writing them.
+    #[arg(long, conflicts_with_all = ["undo", "self_check"])]
+    pub(crate) dry_run: bool,
+    /// The sidecar's outbound port.
+    #[arg(long, default_value_t = 4140, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) outbound_port: u16,
+    /// The sidecar's inbound port.
+    #[arg(long, default_value_t = 4143, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) inbound_port: u16,
+    /// The uid the sidecar runs as; its own connections are left alone.
+    #[arg(long, default_value_t = 2102)]
+    pub(crate) proxy_uid: u32,
+    /// Ports whose incoming connections go straight to the application (comma-separated).
+    #[arg(long, value_delimiter = ',', default_value = "4191", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) skip_inbound_ports: Vec<u16>,
+    /// Ports to which outgoing connections go straight (comma-separated).
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) skip_outbound_ports: Vec<u16>,
+}
+
+/// Who is let in where no AccessPolicy says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum InboundDefault {
+    /// Everybody.
+    Allow,
+    /// Whoever has an identity of the mesh.
+    AllowAuthenticated,
+    /// Nobody.
+    Deny,
+}
+
+impl From<InboundDefault> for Access {
+    fn from(default: InboundDefault) -> Self {
+        match default {
+            InboundDefault::Allow => Self::Allow,
+            InboundDefault::AllowAuthenticated => Self::AllowAuthenticated,
+            InboundDefault::Deny => Self::Deny,
+        }
+    }
+}
+
+/// A program stands or falls with these.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Config {
+    /// Where the controller is: HOST:PORT. The host may be a name.
+    #[arg(long, env = "TIDEGATE_CONTROLLER", default_value = "127.0.0.1:8086")]
+    pub(crate) controller: String,
+    /// Whom the controller's certificate must name. Default: the service account
+    /// tidegate-controller in namespace tidegate of the trust domain.
+    #[arg(long, env = "TIDEGATE_CONTROLLER_IDENTITY")]
+    pub(crate) controller_identity: Option<Identity>,
+    /// PEM file of the trust anchors; read again when it changes.
+    #[arg(long, env = "TIDEGATE_ANCHORS")]
+    pub(crate) anchors: PathBuf,
+    /// File with the token that proves this workload to the controller; read for every certificate.
+    #[arg(long, env = "TIDEGATE_TOKEN_FILE")]
+    pub(crate) token_file: PathBuf,
+    /// The workload's namespace.
+    #[arg(long, env = "TIDEGATE_NAMESPACE")]
+    pub(crate) namespace: Label,
+    /// The workload's service account.
+    #[arg(long, env = "TIDEGATE_SERVICE_ACCOUNT")]
+    pub(crate) service_account: Domain,
+    /// The pod's name.
+    #[arg(long, env = "TIDEGATE_POD")]
+    pub(crate) pod: String,
+    /// The trust domain of all identities.
+    #[arg(long, env = "TIDEGATE_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub(crate) trust_domain: Domain,
+    /// Takes the workload's outgoing connections. Keep it on loopback: whoever reaches it speaks as
+    /// this workload.
+    #[arg(long, env = "TIDEGATE_OUTBOUND", default_value = "127.0.0.1:4140")]
+    pub(crate) outbound: SocketAddr,
+    /// Takes incoming connections.
+    #[arg(long, env = "TIDEGATE_INBOUND", default_value = "0.0.0.0:4143")]
+    pub(crate) inbound: SocketAddr,
+    /// Answers /live, /ready and /metrics to all, /config, /log-level and /shutdown to loopback.
+    #[arg(long, env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:4191")]
+    pub(crate) admin: SocketAddr,
+    /// Threads that carry traffic.
+    #[arg(long, env = "TIDEGATE_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) workers: u32,
+    /// Who is let in where no AccessPolicy says.
+    #[arg(long, env = "TIDEGATE_INBOUND_DEFAULT", value_enum, default_value_t = InboundDefault::AllowAuthenticated)]
+    pub(crate) inbound_default: InboundDefault,
+    /// Refuse incoming plaintext, but for the pod's probes.
+    #[arg(long, env = "TIDEGATE_STRICT")]
+    pub(crate) strict: bool,
+    /// The application's address. Default: the address the client asked for, that is the pod's.
+    #[arg(long, env = "TIDEGATE_APPLICATION")]
+    pub(crate) application: Option<IpAddr>,
+    /// How long requests under way may take to finish after SIGTERM (25s, 1m).
+    #[arg(long, env = "TIDEGATE_DRAIN_GRACE", value_parser = humantime::parse_duration, default_value = "25s")]
+    #[serde(serialize_with = "as_text")]
+    pub(crate) drain_grace: Duration,
+    /// Connections open at once, per direction; more are closed at once.
+    #[arg(long, env = "TIDEGATE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
+    pub(crate) connections_max: usize,
+    /// Write a line of JSON to standard output for every request.
+    #[arg(long, env = "TIDEGATE_ACCESS_LOG")]
+    pub(crate) access_log: bool,
+    /// Send traces to this OTLP collector (gRPC), such as http://127.0.0.1:4317. Off without.
+    #[arg(long, env = "TIDEGATE_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// The log's level, or a filter of tracing-subscriber (info, debug, sidecar=debug); can be
+    /// changed at /log-level.
+    #[arg(long, env = "TIDEGATE_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+fn as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
+}
+
+impl Config {
+    /// Who this workload is.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            trust_domain: self.trust_domain.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+        }
+    }
+
+    /// Who the controller must be.
+    pub(crate) fn controller_identity(&self) -> anyhow::Result<Identity> {
+        if let Some(identity) = &self.controller_identity {
+            return Ok(identity.clone());
+        }
+        Ok(Identity {
+            trust_domain: self.trust_domain.clone(),
+            namespace: Label::new("tidegate")?,
+            service_account: Domain::new("tidegate-controller")?,
+        })
+    }
+
+    /// What clap cannot check alone; every problem in one message.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        if self.connections_max == 0 {
+            wrong.push("--connections-max must be at least 1".to_owned());
+        }
+        match self.controller.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => {}
+            _ => wrong.push(format!("--controller {:?} is not HOST:PORT", self.controller)),
+        }
+        for (flag, a, b) in [
+            ("--outbound and --inbound", self.outbound, self.inbound),
+            ("--outbound and --admin", self.outbound, self.admin),
+            ("--inbound and --admin", self.inbound, self.admin),
+        ] {
+            if a == b && a.port() != 0 {
+                wrong.push(format!("{flag} are both {a}"));
+            }
+        }
+        if let Some(endpoint) = &self.otlp_endpoint
+            && !endpoint.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http"))
+        {
+            wrong.push(format!("--otlp-endpoint {endpoint:?} is not http://HOST:PORT"));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n  ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_mistake_is_named_at_once() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+        let arguments = "tidegate-proxy --anchors a --token-file t --namespace n --service-account s --pod p \
+                         --controller nowhere --outbound 127.0.0.1:1 --admin 127.0.0.1:1 --connections-max 0";
+        let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
+        let wrong = cli.config.unwrap().check().unwrap_err();
+        for part in ["--connections-max", "\"nowhere\"", "--outbound and --admin are both 127.0.0.1:1"] {
+            assert!(wrong.contains(part), "{part} is missing in {wrong}");
+        }
+    }
+}

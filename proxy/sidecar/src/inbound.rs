@@ -1,0 +1,356 @@
+//! inbound: the way of a connection to the workload beside the proxy.
+//!
+//! **accept → detect → authorise → deliver.** A connection comes redirected, to an address of the
+//! application, or directly to this proxy's own port, from another sidecar. There it must be TLS
+//! for this workload and begin with a header that names the application's port, so that the port is
+//! no open relay. TLS that asks for anybody else is the application's own and passes as bytes.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use policy::limits;
+use policy::snapshot::{Inbound as InboundPolicy, Protocol, Snapshot};
+use prometheus_client::metrics::counter::Counter;
+use request::backend::Shared;
+use request::body::Body;
+use request::deliver::{LocalClient, NotDelivered, Sender, deliver};
+use request::drain::Drain;
+use request::metrics::Direction;
+use request::outcome::{Cause, Failure, is_grpc};
+use request::server::{HttpVersion, Reset, serve};
+use tokio::sync::watch;
+use transport::connect::dial;
+use transport::detect::Detected;
+use transport::header::{SessionProtocol, TransportHeader};
+use transport::io::Io;
+use transport::listen::Accepted;
+use transport::tls::Tls;
+
+use crate::authorize::{Defaults, Denied, Peer, authorize, is_probe};
+use crate::carry::{Carrier, Held};
+use crate::first_word::{FirstWord, first_word};
+use crate::observe::SharedObserver;
+use crate::telemetry::{Metrics, PeerLabels};
+
+/// What all incoming connections of a worker share.
+pub(crate) struct Inbound {
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) tls: Tls,
+    pub(crate) shared: Shared,
+    pub(crate) drain: Drain,
+    pub(crate) carrier: Carrier,
+    pub(crate) metrics: Metrics,
+    pub(crate) observer: SharedObserver,
+    pub(crate) defaults: Defaults,
+    /// Where the application is, when it is not where the client asked.
+    pub(crate) application: Option<IpAddr>,
+    /// Ports of this proxy, which nobody reaches through it.
+    pub(crate) own_ports: Vec<u16>,
+    pub(crate) locals: Mutex<HashMap<SocketAddr, Arc<LocalClient>>>,
+}
+
+/// One connection whose sender is known.
+struct Caller {
+    peer: Peer,
+    application: SocketAddr,
+    client_id: Option<HeaderValue>,
+    client: Option<String>,
+    requests: Counter,
+}
+
+/// Why a connection is ended before anything of it was delivered.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the TLS handshake failed")]
+    Tls(#[source] transport::tls::TlsError),
+    #[error("its transport header is unusable")]
+    Header(#[source] transport::header::HeaderError),
+    #[error("it came to the sidecar's own port without being for this workload")]
+    NotForUs,
+    #[error("it asks for port {0}, which is this proxy's own")]
+    OwnPort(u16),
+    #[error("it asks for a gateway's service, which this proxy is not")]
+    Gateway,
+    #[error("port {0} is spoken to by HTTP and this is not HTTP")]
+    NotHttp(u16),
+    #[error("{0}")]
+    Denied(Denied),
+    #[error("this proxy has no policy yet")]
+    NoPolicy,
+    #[error("the first bytes did not come")]
+    FirstWord(#[source] crate::first_word::FirstWordError),
+    #[error("nothing came within {:?}", limits::DETECT_TIMEOUT)]
+    Silent,
+    #[error("the application is not reached")]
+    Application(#[source] transport::connect::ConnectError),
+}
+
+impl Refused {
+    fn token(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls_protocol_error",
+            Self::Header(_) | Self::NotHttp(_) | Self::Gateway => "http_protocol_error",
+            Self::NotForUs | Self::OwnPort(_) => "relay_denied",
+            Self::Denied(_) => "http_request_denied",
+            Self::NoPolicy => "destination_unavailable",
+            Self::FirstWord(_) | Self::Silent => "connection_read_timeout",
+            Self::Application(error) => error.token(),
+        }
+    }
+}
+
+impl Inbound {
+    /// Serves one connection to its end.
+    pub(crate) async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let (address, _place) = (accepted.peer, accepted.permit);
+        let served = match accepted.original_dst {
+            Some(dst) => self.clone().redirected(accepted.io, address, dst).await,
+            None => self.clone().direct(accepted.io, address, accepted.local).await,
+        };
+        if let Err((io, refused)) = served {
+            self.shared.metrics().error(Direction::inbound, refused.token());
+            let source = std::error::Error::source(&refused).map(ToString::to_string);
+            tracing::debug!(%address, reason = %refused, source, "an incoming connection is refused");
+            if let Some(io) = io {
+                io.abort();
+            }
+        }
+    }
+
+    /// To the proxy's own port, from another sidecar.
+    async fn direct(
+        self: Arc<Self>,
+        mut io: Io,
+        address: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<(), (Option<Io>, Refused)> {
+        let hello = match self.hear(&mut io).await? {
+            FirstWord::Client(Detected::Tls(hello), _) => hello,
+            FirstWord::Nobody => return Ok(()),
+            _ => return Err((Some(io), Refused::NotForUs)),
+        };
+        if !self.tls.is_meant(&hello) {
+            return Err((Some(io), Refused::NotForUs));
+        }
+        let tls = self.tls.accept(io).await.map_err(|error| (None, Refused::Tls(error)))?;
+        let (mut io, peer) = (tls.io, tls.peer);
+        if !tls.has_header {
+            return Err((Some(io), Refused::NotForUs));
+        }
+        let read = tokio::time::timeout(limits::HEADER_TIMEOUT, TransportHeader::read(&mut io)).await;
+        let header = match read {
+            Ok(Ok(header)) => header,
+            Ok(Err(error)) => return Err((Some(io), Refused::Header(error))),
+            Err(_) => return Err((Some(io), Refused::Silent)),
+        };
+        if header.name.is_some() {
+            return Err((Some(io), Refused::Gateway));
+        }
+        if self.own_ports.contains(&header.port) {
+            return Err((Some(io), Refused::OwnPort(header.port)));
+        }
+        let peer = Peer { identity: peer, address: address.ip(), tls: true };
+        let caller = self.caller(peer, SocketAddr::new(local.ip(), header.port));
+        match header.session {
+            Some(SessionProtocol::Http1) => self.http(io, HttpVersion::Http1, caller).await,
+            Some(SessionProtocol::Http2) => self.http(io, HttpVersion::Http2, caller).await,
+            None => self.bytes(io, &caller, None).await,
+        }
+    }
+
+    /// To an address of the application.
+    async fn redirected(
+        self: Arc<Self>,
+        mut io: Io,
+        address: SocketAddr,
+        dst: SocketAddr,
+    ) -> Result<(), (Option<Io>, Refused)> {
+        if self.own_ports.contains(&dst.port()) {
+            return Err((Some(io), Refused::OwnPort(dst.port())));
+        }
+        let plain = self.caller(Peer { identity: None, address: address.ip(), tls: false }, dst);
+        // Whoever may not speak in plaintext may still begin TLS; the application hears nothing
+        // of it until then.
+        let word = if self.authorize(&plain).is_ok() {
+            first_word(&mut io, || dial(plain.application)).await
+        } else {
+            match self.hear(&mut io).await {
+                Ok(word) => Ok(word),
+                Err((_, refused)) => return Err((Some(io), refused)),
+            }
+        };
+        let word = match word {
+            Ok(word) => word,
+            Err(error) => return Err((Some(io), Refused::FirstWord(error))),
+        };
+        match word {
+            FirstWord::Client(Detected::Tls(hello), _) if self.tls.is_meant(&hello) => {
+                let tls = self.tls.accept(io).await.map_err(|error| (None, Refused::Tls(error)))?;
+                let mut io = tls.io;
+                let peer = Peer { identity: tls.peer, address: address.ip(), tls: true };
+                let caller = self.caller(peer, dst);
+                if let Err(refused) = self.authorize(&caller) {
+                    return Err((Some(io), refused));
+                }
+                let word = first_word(&mut io, || dial(caller.application)).await;
+                match word {
+                    Ok(word) => self.heard(io, word, caller).await,
+                    Err(error) => Err((Some(io), Refused::FirstWord(error))),
+                }
+            }
+            word => self.heard(io, word, plain).await,
+        }
+    }
+
+    async fn heard(
+        self: Arc<Self>,
+        io: Io,
+        word: FirstWord,
+        caller: Caller,
+    ) -> Result<(), (Option<Io>, Refused)> {
+        match word {
+            FirstWord::Client(Detected::Http1, _) => self.http(io, HttpVersion::Http1, caller).await,
+            FirstWord::Client(Detected::Http2, _) => self.http(io, HttpVersion::Http2, caller).await,
+            FirstWord::Client(_, server) => self.bytes(io, &caller, server).await,
+            FirstWord::Server(server) => self.bytes(io, &caller, Some(server)).await,
+            FirstWord::Nobody => Ok(()),
+        }
+    }
+
+    /// The client's first word; the application is not dialled for it.
+    async fn hear(&self, io: &mut Io) -> Result<FirstWord, (Option<Io>, Refused)> {
+        let word = first_word(io, || std::future::pending::<Result<Io, Failure>>());
+        match tokio::time::timeout(limits::DETECT_TIMEOUT, word).await {
+            Ok(Ok(word)) => Ok(word),
+            Ok(Err(error)) => Err((None, Refused::FirstWord(error))),
+            Err(_) => Err((None, Refused::Silent)),
+        }
+    }
+
+    fn caller(&self, peer: Peer, dst: SocketAddr) -> Caller {
+        let application = SocketAddr::new(self.application.unwrap_or(dst.ip()), dst.port());
+        let client = peer.identity.as_ref().map(ToString::to_string);
+        let client_id = peer.identity.as_ref().and_then(|id| HeaderValue::try_from(id.dns_name()).ok());
+        let requests = self.metrics.peer(PeerLabels {
+            client: client.clone().unwrap_or_default(),
+            tls: if peer.tls { "true" } else { "false" },
+            port: dst.port(),
+        });
+        Caller { peer, application, client_id, client, requests }
+    }
+
+    fn policy(&self) -> Option<Arc<InboundPolicy>> {
+        self.snapshot.borrow().inbound.clone()
+    }
+
+    /// Whether the connection, as it is, may reach its port.
+    fn authorize(&self, caller: &Caller) -> Result<(), Refused> {
+        let policy = self.policy().ok_or(Refused::NoPolicy)?;
+        authorize(policy.port(caller.application.port()), self.defaults, &caller.peer)
+            .map_err(Refused::Denied)
+    }
+
+    async fn bytes(&self, io: Io, caller: &Caller, server: Option<Io>) -> Result<(), (Option<Io>, Refused)> {
+        let port = caller.application.port();
+        if let Err(refused) = self.authorize(caller) {
+            return Err((Some(io), refused));
+        }
+        let is_http = self
+            .policy()
+            .is_some_and(|policy| matches!(policy.port(port).protocol, Protocol::Http | Protocol::Http2));
+        if is_http {
+            return Err((Some(io), Refused::NotHttp(port)));
+        }
+        let server = match server {
+            Some(server) => server,
+            None => match dial(caller.application).await {
+                Ok(server) => server,
+                Err(error) => return Err((Some(io), Refused::Application(error))),
+            },
+        };
+        let label = format!("port {port}");
+        self.carrier.carry(io, server, Direction::inbound, label, Held::nothing()).await;
+        Ok(())
+    }
+
+    async fn http(
+        self: Arc<Self>,
+        io: Io,
+        version: HttpVersion,
+        caller: Caller,
+    ) -> Result<(), (Option<Io>, Refused)> {
+        let (inbound, caller) = (self.clone(), Arc::new(caller));
+        let local = self.local(caller.application);
+        let handler = move |request: Request<Incoming>| {
+            let (inbound, caller, local) = (inbound.clone(), caller.clone(), local.clone());
+            async move { inbound.request(request, &caller, &local).await }
+        };
+        if let Err(error) = serve(io, version, &self.drain, handler).await
+            && let Some(token) = error.token()
+        {
+            self.shared.metrics().error(Direction::inbound, token);
+            tracing::debug!(%error, "an incoming connection ended");
+        }
+        Ok(())
+    }
+
+    async fn request(
+        &self,
+        mut request: Request<Incoming>,
+        caller: &Caller,
+        local: &LocalClient,
+    ) -> Result<Response<Body>, Reset> {
+        caller.requests.inc();
+        let observation = self.observer.begin(Direction::inbound, caller.client.as_deref(), &mut request);
+        let is_grpc = is_grpc(request.headers());
+        let mut response = match self.answer(request, caller, local).await {
+            Ok(response) => response,
+            Err(NotDelivered::Refused(refusal)) => {
+                self.shared.metrics().error(Direction::inbound, "http_request_refused");
+                return Err(refusal.into());
+            }
+            Err(NotDelivered::Failed(failure)) => {
+                self.shared.metrics().error(Direction::inbound, failure.cause.token());
+                tracing::debug!(token = failure.cause.token(), details = %failure.details, "a request failed");
+                failure.into_response(is_grpc)
+            }
+        };
+        if let Some(observation) = observation {
+            observation.end(&mut response);
+        }
+        Ok(response)
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+        local: &LocalClient,
+    ) -> Result<Response<Body>, NotDelivered> {
+        let failed = |cause, details: String| NotDelivered::Failed(Failure::new(cause, details));
+        let policy = self.policy().ok_or_else(|| failed(Cause::NotReady, Refused::NoPolicy.to_string()))?;
+        let port = policy.port(caller.application.port());
+        if !is_probe(port, request.method(), request.uri().path()) {
+            authorize(port, self.defaults, &caller.peer)
+                .map_err(|denied| failed(Cause::Denied, denied.to_string()))?;
+        }
+        let sender =
+            Sender { client_id: caller.client_id.as_ref(), meshed: caller.peer.tls, drain: &self.drain };
+        deliver(local, request, &sender, &self.shared).await
+    }
+
+    /// The application at an address; made when it is first asked for.
+    fn local(&self, address: SocketAddr) -> Arc<LocalClient> {
+        let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        locals.entry(address).or_insert_with(|| Arc::new(LocalClient::new(address, &self.shared))).clone()
+    }
+
+    /// Closes idle connections to the application, and forgets ports nobody uses.
+    pub(crate) fn sweep(&self) {
+        let mut locals = self.locals.lock().unwrap_or_else(PoisonError::into_inner);
+        locals.retain(|_, local| local.sweep() || Arc::strong_count(local) > 1);
+    }
+}
