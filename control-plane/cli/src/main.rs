@@ -1,2 +1,56 @@
-//! placeholder
-fn main() {}
+//! main: the operator's hand, one subcommand for each thing it does.
+
+mod ask;
+mod check;
+mod demo;
+mod figures;
+mod print;
+mod validate;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Looks at a Tidegate mesh from outside: at its manifests, at its processes, or at a whole one
+/// that it starts on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Validate(validate::Validate),
+    Check(check::Check),
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    DemoWorkload(workload::Workload),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tidegate: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Validate(validate) => Ok(validate.run()),
+            Command::Check(check) => check.run().await,
+            Command::Demo(demo) => demo.run().await,
+            Command::DemoWorkload(workload) => workload.run().await,
+        }
+    });
+    // A read of standard input may be on its way; nothing waits for it.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(|error| {
+        eprintln!("tidegate: {error:#}");
+        ExitCode::FAILURE
+    })
+}

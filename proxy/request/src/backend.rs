@@ -180,7 +180,8 @@ impl BackendClient {
     /// Closes idle connections; says whether any is left.
     pub fn sweep(&self) -> bool {
         let now = Instant::now();
-        self.now.load().endpoints.iter().fold(false, |any, endpoint| endpoint.pool.sweep(now) || any)
+        let kept = self.now.load().endpoints.iter().filter(|endpoint| endpoint.pool.sweep(now)).count();
+        kept > 0
     }
 
     pub(crate) fn budget(&self) -> Arc<Budget> {

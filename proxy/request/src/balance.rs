@@ -70,8 +70,12 @@ impl Load {
         average.measured_at = now;
     }
 
+    /// Leaves it out for a while, longer each time. Many requests that fail at once are one failure.
     pub(crate) fn connect_failed(&self, now: Instant) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.until.is_some_and(|until| now < until) {
+            return;
+        }
         let pause = limits::CONNECT_BACKOFF_MIN.saturating_mul(1 << failures.count.min(10));
         failures.count += 1;
         failures.until = Some(now + pause.min(limits::CONNECT_BACKOFF_MAX));
@@ -126,7 +130,7 @@ pub(crate) fn choose<'a, E: Loaded>(
         .or_else(|| two_of(leaving, now))
 }
 
-fn lighter<'a, E: Loaded>([a, b]: [&'a Arc<E>; 2], now: Instant) -> &'a Arc<E> {
+fn lighter<E: Loaded>([a, b]: [&Arc<E>; 2], now: Instant) -> &Arc<E> {
     if a.load(now) <= b.load(now) { a } else { b }
 }
 

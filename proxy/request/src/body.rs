@@ -88,7 +88,7 @@ impl Body {
     }
 
     /// Hands `end` what became of the exchange when this body has ended or was dropped.
-    pub fn on_end(&mut self, end: Box<dyn FnOnce(&End) + Send>) {
+    pub fn on_end(&mut self, end: OnEnd) {
         match &mut self.track {
             Some(track) => track.on_end(end),
             None => self.track = Some(Track::bare(end)),
@@ -125,6 +125,9 @@ impl Body {
         Some(last)
     }
 }
+
+/// Told once what became of an exchange.
+pub type OnEnd = Box<dyn FnOnce(&End) + Send>;
 
 /// What became of an exchange.
 #[derive(Debug, Clone)]

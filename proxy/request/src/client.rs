@@ -23,6 +23,7 @@ use transport::tls::Tls;
 use crate::body::Body;
 use crate::forward::chain;
 use crate::outcome::{Fate, fate};
+use crate::unread::{Watched, Wire};
 
 /// The connections to one endpoint.
 pub(crate) struct Pool {
@@ -38,8 +39,14 @@ pub(crate) struct Pool {
 struct LastFailure(Option<(Instant, &'static str, String)>);
 
 struct Idle {
-    sender: http1::SendRequest<Body>,
+    connection: Http1,
     since: Instant,
+}
+
+/// An HTTP/1 connection between two requests.
+pub(crate) struct Http1 {
+    sender: http1::SendRequest<Body>,
+    wire: Arc<Wire>,
 }
 
 #[derive(Clone)]
@@ -51,12 +58,20 @@ struct Shared {
 
 /// A connection in use by one request.
 pub(crate) enum Lease {
-    Http1(Arc<Pool>, http1::SendRequest<Body>),
+    Http1(Arc<Pool>, Http1),
     Http2(Stream),
 }
 
 /// One stream of a shared connection.
 pub(crate) struct Stream(Arc<AtomicU32>, Arc<Mutex<Instant>>);
+
+/// A response that has begun.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+    /// When its request had a connection: what came before says nothing of the endpoint's load.
+    pub(crate) sent_at: Instant,
+}
 
 /// Why a request has no response.
 pub(crate) enum SendError {
@@ -86,27 +101,27 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Body>,
         session: SessionProtocol,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    ) -> Result<Answered, SendError> {
         match session {
             SessionProtocol::Http1 => self.send_http1(request).await,
             SessionProtocol::Http2 => self.send_http2(request).await,
         }
     }
 
-    async fn send_http1(
-        self: &Arc<Self>,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    async fn send_http1(self: &Arc<Self>, mut request: Request<Body>) -> Result<Answered, SendError> {
         loop {
-            let (mut sender, reused) = match self.take_idle() {
-                Some(sender) => (sender, true),
+            let (mut connection, reused) = match self.take_idle() {
+                Some(connection) => (connection, true),
                 None => match self.connect_http1().await {
-                    Ok(sender) => (sender, false),
+                    Ok(connection) => (connection, false),
                     Err(error) => return Err(not_connected(&error)),
                 },
             };
-            let mut failed = match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http1(self.clone(), sender))),
+            let (before, sent_at) = (connection.wire.written(), Instant::now());
+            let mut failed = match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(Answered { response, lease: Lease::Http1(self.clone(), connection), sent_at });
+                }
                 Err(failed) => failed,
             };
             match failed.take_message() {
@@ -115,58 +130,60 @@ impl Pool {
                 Some(_) => {
                     return Err(SendError::Broken { fate: Fate::Unprocessed, error: failed.into_error() });
                 }
-                None => return Err(SendError::Broken { fate: Fate::Unknown, error: failed.into_error() }),
+                None => {
+                    let unread = connection.wire.is_unread_since(before);
+                    let fate = if unread { Fate::Unprocessed } else { Fate::Unknown };
+                    return Err(SendError::Broken { fate, error: failed.into_error() });
+                }
             }
         }
     }
 
     /// The connection used last, if it is free.
-    fn take_idle(&self) -> Option<http1::SendRequest<Body>> {
+    fn take_idle(&self) -> Option<Http1> {
         let mut idle = lock(&self.http1);
-        while let Some(at) = idle.iter().rposition(|idle| idle.sender.is_ready() || idle.sender.is_closed()) {
-            let taken = idle.remove(at);
+        let usable = |idle: &Idle| idle.connection.sender.is_ready() || idle.connection.sender.is_closed();
+        while let Some(at) = idle.iter().rposition(usable) {
+            let taken = idle.remove(at).connection;
             if !taken.sender.is_closed() {
-                return Some(taken.sender);
+                return Some(taken);
             }
         }
         None
     }
 
-    fn give_back(&self, sender: http1::SendRequest<Body>) {
-        if sender.is_closed() {
+    fn give_back(&self, connection: Http1) {
+        if connection.sender.is_closed() {
             return;
         }
         let mut idle = lock(&self.http1);
         if idle.len() >= limits::POOL_IDLE_MAX {
             idle.remove(0);
         }
-        idle.push(Idle { sender, since: Instant::now() });
+        idle.push(Idle { connection, since: Instant::now() });
     }
 
-    async fn connect_http1(&self) -> Result<http1::SendRequest<Body>, ConnectFailure> {
-        let io = self.open(Some(SessionProtocol::Http1)).await?;
+    async fn connect_http1(&self) -> Result<Http1, ConnectFailure> {
+        let (io, wire) = Watched::new(self.open(Some(SessionProtocol::Http1)).await?);
         let handshake = http1::Builder::new()
             .max_headers(limits::HEADER_COUNT_MAX)
             .max_buf_size(limits::HTTP1_BUFFER_BYTES)
-            .handshake(TokioIo::new(io));
+            .handshake(io);
         let (sender, connection) = handshake.await.map_err(ConnectFailure::Handshake)?;
         tokio::spawn(connection.with_upgrades());
-        Ok(sender)
+        Ok(Http1 { sender, wire })
     }
 
-    async fn send_http2(
-        self: &Arc<Self>,
-        mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lease), SendError> {
+    async fn send_http2(self: &Arc<Self>, mut request: Request<Body>) -> Result<Answered, SendError> {
         let mut tries = 0;
         loop {
             let mut shared = match self.shared().await {
                 Ok(shared) => shared,
                 Err(error) => return Err(not_connected(&error)),
             };
-            let stream = Stream::new(&shared);
+            let (stream, sent_at) = (Stream::new(&shared), Instant::now());
             let mut failed = match shared.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease::Http2(stream))),
+                Ok(response) => return Ok(Answered { response, lease: Lease::Http2(stream), sent_at }),
                 Err(failed) => failed,
             };
             tries += 1;
@@ -247,12 +264,14 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let mut idle = lock(&self.http1);
         idle.retain(|idle| {
-            !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < limits::POOL_IDLE
+            !idle.connection.sender.is_closed()
+                && now.saturating_duration_since(idle.since) < limits::POOL_IDLE
         });
         let mut open = lock(&self.http2);
         open.retain(|shared| {
             let quiet = now.saturating_duration_since(*lock(&shared.used_at)) >= limits::POOL_IDLE;
-            !shared.sender.is_closed() && !(quiet && shared.streams.load(Ordering::Relaxed) == 0)
+            let unused = quiet && shared.streams.load(Ordering::Relaxed) == 0;
+            !shared.sender.is_closed() && !unused
         });
         !idle.is_empty() || !open.is_empty()
     }
@@ -306,7 +325,7 @@ impl Lease {
     /// The response ended as it should: the connection can be used again.
     pub(crate) fn give_back(self) {
         match self {
-            Self::Http1(pool, sender) => pool.give_back(sender),
+            Self::Http1(pool, connection) => pool.give_back(connection),
             Self::Http2(stream) => drop(stream),
         }
     }

@@ -13,7 +13,7 @@ use transport::header::SessionProtocol;
 
 use crate::backend::Shared;
 use crate::body::Body;
-use crate::client::{Pool, SendError};
+use crate::client::{Answered, Pool, SendError};
 use crate::drain::Drain;
 use crate::forward::chain;
 use crate::headers::{
@@ -122,7 +122,7 @@ pub async fn deliver(
         SessionProtocol::Http1
     };
     let sent = local.pool.send(request.map(Body::incoming), session).await;
-    let (mut response, lease) = sent.map_err(|error| not_delivered(error, sender, came_as))?;
+    let Answered { mut response, lease, .. } = sent.map_err(|error| not_delivered(error, sender, came_as))?;
     if restored.is_some() {
         strip_hop_by_hop(response.headers_mut());
         tag_response(&mut response);

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::backend::InFlight;
-use crate::body::End;
+use crate::body::{End, OnEnd};
 use crate::client::Lease;
 use crate::metrics::Series;
 use crate::outcome::grpc_status;
@@ -27,7 +27,7 @@ pub(crate) struct Track {
     /// The place among the backend's requests.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     bytes: u64,
-    end: Option<Box<dyn FnOnce(&End) + Send>>,
+    end: Option<OnEnd>,
 }
 
 impl Track {
@@ -47,11 +47,11 @@ impl Track {
     }
 
     /// For a response made here, which somebody wants to see end.
-    pub(crate) fn bare(end: Box<dyn FnOnce(&End) + Send>) -> Self {
+    pub(crate) fn bare(end: OnEnd) -> Self {
         Self { end: Some(end), ..Self::new(Instant::now(), 0, false) }
     }
 
-    pub(crate) fn on_end(&mut self, end: Box<dyn FnOnce(&End) + Send>) {
+    pub(crate) fn on_end(&mut self, end: OnEnd) {
         self.end = Some(end);
     }
 

@@ -222,7 +222,7 @@ impl Inbound {
 
     /// The client's first word; the application is not dialled for it.
     async fn hear(&self, io: &mut Io) -> Result<FirstWord, (Option<Io>, Refused)> {
-        let word = first_word(io, || std::future::pending::<Result<Io, Failure>>());
+        let word = first_word(io, std::future::pending::<Result<Io, Failure>>);
         match tokio::time::timeout(limits::DETECT_TIMEOUT, word).await {
             Ok(Ok(word)) => Ok(word),
             Ok(Err(error)) => Err((None, Refused::FirstWord(error))),

@@ -80,7 +80,7 @@ impl Outbound {
             Protocol::Opaque | Protocol::Tls => return self.carry(io, &cell, None).await,
             // The client speaks first in HTTP: nobody needs to be dialled to know.
             Protocol::Http | Protocol::Http2 => {
-                first_word(&mut io, || std::future::pending::<Result<Io, Failure>>()).await
+                first_word(&mut io, std::future::pending::<Result<Io, Failure>>).await
             }
             Protocol::Detect => {
                 let stream = Mutex::new(None);
@@ -129,7 +129,7 @@ impl Outbound {
 
     /// A connection to the proxy itself: HTTP that says where it goes.
     async fn proxied(self: Arc<Self>, mut io: Io) {
-        let word = first_word(&mut io, || std::future::pending::<Result<Io, Failure>>());
+        let word = first_word(&mut io, std::future::pending::<Result<Io, Failure>>);
         match tokio::time::timeout(limits::HEADER_TIMEOUT, word).await {
             Ok(Ok(FirstWord::Client(Detected::Http1, _))) => self.http(io, HttpVersion::Http1, None).await,
             Ok(Ok(FirstWord::Client(Detected::Http2, _))) => self.http(io, HttpVersion::Http2, None).await,
@@ -146,7 +146,7 @@ impl Outbound {
         let failure = Failure::from(unreachable);
         self.shared.metrics().error(Direction::outbound, failure.cause.token());
         tracing::debug!(cause = %unreachable, "a connection of the workload is refused");
-        let word = first_word(&mut io, || std::future::pending::<Result<Io, Failure>>());
+        let word = first_word(&mut io, std::future::pending::<Result<Io, Failure>>);
         let version = match tokio::time::timeout(limits::DESTINATION_WAIT, word).await {
             Ok(Ok(FirstWord::Client(Detected::Http1, _))) => HttpVersion::Http1,
             Ok(Ok(FirstWord::Client(Detected::Http2, _))) => HttpVersion::Http2,

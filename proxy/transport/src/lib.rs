@@ -13,6 +13,7 @@
 //! [`resolve`] looks names up, [`redirect`] writes the kernel's rules that bring a pod's traffic
 //! here. Nothing in this room knows what a request is.
 
+pub mod acked;
 pub mod connect;
 pub mod detect;
 pub mod duplex;

@@ -1,0 +1,155 @@
+//! verdict: what the evidence proves, a sentence each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Method;
+
+use super::evidence::Evidence;
+use super::pods::{ORDERS_1, ORDERS_2, PODS, PRICES, Pod, RECEIVERS, WEB};
+use super::traffic::Plan;
+
+/// One thing that was to be shown: the sentence that says it was, or the one that says what was not.
+pub(crate) type Verdict = Result<String, String>;
+
+/// Judges.
+pub(crate) fn verdicts(evidence: &Evidence) -> Vec<Verdict> {
+    let mut verdicts = vec![answered(evidence), once(evidence), identities(evidence), clients(evidence)];
+    verdicts.push(plaintext(evidence));
+    verdicts.push(used(evidence));
+    verdicts.push(routed(evidence));
+    verdicts.extend(restarted(evidence));
+    verdicts
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn list(items: &[String]) -> String {
+    match items {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+fn answered(evidence: &Evidence) -> Verdict {
+    let (requests, answered) = (evidence.requests, evidence.sent.answered);
+    if answered == requests {
+        return Ok(format!("all {requests} requests were answered 2xx"));
+    }
+    let others = evidence.sent.outcomes.iter().filter(|(outcome, _)| !outcome.starts_with('2'));
+    let others: Vec<String> = others.map(|(outcome, number)| format!("{number} × {outcome}")).collect();
+    Err(format!("{} of {requests} requests failed: {}", requests - answered, list(&others)))
+}
+
+/// Every id was received; a POST once in all, whoever received it.
+fn once(evidence: &Evidence) -> Verdict {
+    let mut posts: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut others: BTreeSet<u64> = BTreeSet::new();
+    for receiver in evidence.receivers.values() {
+        for (id, number) in &receiver.counts.posts {
+            *posts.entry(*id).or_default() += number;
+        }
+        others.extend(receiver.counts.others.keys());
+    }
+    if let Some((id, number)) = posts.iter().find(|(_, number)| **number > 1) {
+        return Err(format!("POST {id} was received {number} times"));
+    }
+    let is_post = |id: &u64| Plan::method(*id) == Method::POST;
+    let lost = (0..evidence.requests).filter(|id| !posts.contains_key(id) && !others.contains(id)).count();
+    if lost > 0 {
+        return Err(format!("{lost} of {} requests reached no application", evidence.requests));
+    }
+    let sent = (0..evidence.requests).filter(is_post).count();
+    Ok(format!("each of the {sent} POSTs was received exactly once, every GET at least once"))
+}
+
+/// Each sidecar's certificate names its pod's own service account.
+fn identities(evidence: &Evidence) -> Verdict {
+    for pod in PODS {
+        let expected = pod.identity();
+        match evidence.identities.get(pod.name) {
+            Some(found) if *found == expected => {}
+            Some(found) => {
+                let web =
+                    if reached(evidence, pod) { "spoke to it all the same" } else { "would not speak to it" };
+                return Err(format!(
+                    "wrong identity: the sidecar of {} proves {found} instead of {expected}; web's sidecar {web}",
+                    pod.name,
+                ));
+            }
+            None => return Err(format!("the sidecar of {} is not connected to the controller", pod.name)),
+        }
+    }
+    Ok("every sidecar proves the identity of its pod's service account".to_owned())
+}
+
+fn reached(evidence: &Evidence, pod: Pod) -> bool {
+    evidence.receivers.get(pod.name).is_some_and(|receiver| receiver.attempts("success") > 0)
+}
+
+/// Receivers saw web's identity and no other.
+fn clients(evidence: &Evidence) -> Verdict {
+    let web = WEB.identity();
+    for pod in RECEIVERS {
+        let Some(receiver) = evidence.receivers.get(pod.name) else { continue };
+        let proven = receiver.peers.keys().map(|(client, _)| client).find(|client| **client != web);
+        let told = receiver.counts.clients.keys().find(|client| **client != WEB.client_id());
+        if let Some(other) = proven.or(told) {
+            let other = if other.is_empty() { "nobody" } else { other };
+            return Err(format!("wrong identity: {} was asked by {other}, not by {web}", pod.name));
+        }
+    }
+    Ok(format!("receivers were asked by {web} alone, and their applications told so"))
+}
+
+fn plaintext(evidence: &Evidence) -> Verdict {
+    let peers = || evidence.receivers.values().flat_map(|receiver| &receiver.peers);
+    let sum = |over_tls: bool| -> u64 {
+        peers().filter(|((_, tls), _)| *tls == over_tls).map(|(_, number)| number).sum()
+    };
+    match (sum(true), sum(false)) {
+        (0, 0) => Err("no receiver's sidecar counted a request".to_owned()),
+        (tls, 0) => Ok(format!("{tls} requests between sidecars over TLS, 0 in plaintext")),
+        (_, plain) => Err(format!("{plain} requests between sidecars were in plaintext")),
+    }
+}
+
+fn used(evidence: &Evidence) -> Verdict {
+    let mut shares = Vec::new();
+    for pod in [ORDERS_1, ORDERS_2] {
+        let Some(receiver) = evidence.receivers.get(pod.name) else { continue };
+        let (succeeded, received) = (receiver.attempts("success"), receiver.counts.requests());
+        if succeeded == 0 || received == 0 {
+            let tried = receiver.attempts.iter().filter(|(_, number)| **number > 0);
+            let tried: Vec<String> = tried.map(|(result, number)| format!("{result} × {number}")).collect();
+            return Err(format!(
+                "unused endpoint: {} ({}) answered no request; attempts: {}",
+                pod.name,
+                pod.application(),
+                if tried.is_empty() { "none".to_owned() } else { tried.join(", ") }
+            ));
+        }
+        shares.push(format!("{} {received}", pod.name));
+    }
+    Ok(format!("both endpoints of orders were used: {}", list(&shares)))
+}
+
+fn routed(evidence: &Evidence) -> Verdict {
+    let received = evidence.receivers.get(PRICES.name).map_or(0, |receiver| receiver.counts.requests());
+    if received == 0 {
+        return Err("the HTTPRoute sent nothing to prices".to_owned());
+    }
+    Ok(format!("the HTTPRoute sent {received} requests under /prices to prices"))
+}
+
+fn restarted(evidence: &Evidence) -> Option<Verdict> {
+    let before = evidence.before_restart?;
+    let after = evidence.receivers.get(ORDERS_2.name)?.attempts("success").saturating_sub(before);
+    Some(if after > 0 {
+        Ok(format!("orders-2 was stopped in the middle and took {after} requests after its restart"))
+    } else {
+        Err("unused endpoint: orders-2 took no request after its restart".to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! exchange: one request and all attempts at it.
+//!
+//! A failed connect, or a stream that was refused unprocessed, goes to another endpoint at nobody's
+//! cost. What may have been processed is tried again only when its method is idempotent, and within
+//! the retry budget.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
+use policy::limits;
+use tokio::time::{Instant, timeout_at};
+use transport::header::SessionProtocol;
+
+use crate::backend::{BackendClient, EndpointClient, InFlight};
+use crate::body::Body;
+use crate::client::{Answered, Lease, SendError};
+use crate::forward::{Passage, chain};
+use crate::headers::{to_http1, to_http2, untag_response};
+use crate::metrics::{AttemptResult, RetryReason};
+use crate::outcome::{Cause, Failure, Fate, is_grpc};
+use crate::replay::Replay;
+use crate::retry::{backoff, grpc_timeout, is_idempotent, retry_after};
+use crate::route::{CompiledForward, CompiledRule};
+
+/// One request and all attempts at it.
+pub(crate) struct Exchange<'a> {
+    rule: &'a CompiledRule,
+    plan: &'a CompiledForward,
+    backend: &'a Arc<BackendClient>,
+    parts: Parts,
+    body: Source,
+    passage: &'a Passage<'a>,
+    pub(crate) is_grpc: bool,
+}
+
+/// Where attempts take the body from.
+enum Source {
+    Empty,
+    Replay(Replay),
+}
+
+/// A response to hand on, and what it holds.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+    pub(crate) in_flight: InFlight,
+    pub(crate) endpoint: std::net::SocketAddr,
+    pub(crate) attempts: u32,
+}
+
+/// Why an attempt has no response to hand on.
+enum Missed {
+    NotConnected { token: &'static str, reason: String },
+    Broken { fate: Fate, reason: String },
+    TimedOut(Duration),
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(
+        rule: &'a CompiledRule,
+        plan: &'a CompiledForward,
+        backend: &'a Arc<BackendClient>,
+        parts: Parts,
+        body: Incoming,
+        passage: &'a Passage<'a>,
+    ) -> Self {
+        let body = if http_body::Body::is_end_stream(&body) {
+            Source::Empty
+        } else {
+            Source::Replay(Replay::new(body, backend.retry_body_bytes_max(), &passage.shared.kept))
+        };
+        let is_grpc = is_grpc(&parts.headers);
+        Self { rule, plan, backend, parts, body, passage, is_grpc }
+    }
+
+    /// By when all must be over: the rule's timeout or the client's own, whichever is sooner.
+    pub(crate) fn deadline(&self, started: Instant) -> Option<Instant> {
+        let own = if self.is_grpc { grpc_timeout(&self.parts.headers) } else { None };
+        let sooner = match (own, self.plan.request_timeout) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        sooner.map(|timeout| started + timeout)
+    }
+
+    pub(crate) async fn run(self) -> Result<(Answer, Self), Failure> {
+        let budget = self.backend.budget();
+        budget.deposit();
+        let mut tried: Vec<Arc<EndpointClient>> = Vec::new();
+        let (mut passed_by, mut retries) = (0, 0);
+        loop {
+            let endpoint = self.backend.choose(&tried).await?;
+            let missed = match self.attempt(&endpoint).await {
+                Ok(mut answer) => {
+                    answer.attempts = 1 + passed_by + retries;
+                    let Some(wait) = self.wait_before_retry(&answer.response, retries) else {
+                        return Ok((answer, self.finished()));
+                    };
+                    if !budget.withdraw() {
+                        self.passage.shared.metrics.retry(RetryReason::BudgetExhausted);
+                        return Ok((answer, self.finished()));
+                    }
+                    drop(answer);
+                    self.passage.shared.metrics.retry(RetryReason::Response);
+                    retries += 1;
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
+                Err(missed) => missed,
+            };
+            tried.push(endpoint);
+            let last = |cause| {
+                let total = self.backend.endpoints_total();
+                missed.failure(self.backend.label(), cause, total, tried.len())
+            };
+            if !self.can_send_again() {
+                return Err(last(missed.cause()));
+            }
+            if let Some(reason) = missed.is_harmless() {
+                passed_by += 1;
+                if passed_by >= limits::CONNECT_ATTEMPTS_MAX || tried.len() >= self.backend.endpoints_total()
+                {
+                    return Err(last(missed.cause()));
+                }
+                self.passage.shared.metrics.retry(reason);
+                continue;
+            }
+            let again = is_idempotent(&self.parts.method) && retries < self.retries_max();
+            if !again {
+                return Err(last(missed.cause()));
+            }
+            if !budget.withdraw() {
+                self.passage.shared.metrics.retry(RetryReason::BudgetExhausted);
+                return Err(last(missed.cause()));
+            }
+            self.passage.shared.metrics.retry(RetryReason::Broken);
+            retries += 1;
+            if tried.len() >= self.backend.endpoints_total() {
+                tried.clear();
+            }
+            tokio::time::sleep(backoff(retries, self.shortest_wait())).await;
+        }
+    }
+
+    /// The response is handed on: nothing of the body needs to be kept any longer.
+    fn finished(mut self) -> Self {
+        if let Source::Replay(replay) = std::mem::replace(&mut self.body, Source::Empty) {
+            replay.release();
+        }
+        self
+    }
+
+    fn retries_max(&self) -> u32 {
+        self.plan.retry.as_ref().map_or(1, |retry| retry.attempts.min(limits::RETRY_ATTEMPTS_MAX))
+    }
+
+    fn shortest_wait(&self) -> Duration {
+        self.plan.retry.as_ref().and_then(|retry| retry.backoff).unwrap_or(limits::RETRY_BACKOFF_MIN)
+    }
+
+    fn can_send_again(&self) -> bool {
+        match &self.body {
+            Source::Empty => true,
+            Source::Replay(replay) => replay.can_replay(),
+        }
+    }
+
+    /// Whether the rule asks for another try after this response, and how long to wait. A method
+    /// that is not idempotent is tried again only when the rule's match names it.
+    fn wait_before_retry(&self, response: &Response<Incoming>, retries: u32) -> Option<Duration> {
+        let retry = self.plan.retry.as_ref()?;
+        let method_fits = is_idempotent(&self.parts.method) || self.rule.names_method();
+        if retries >= self.retries_max()
+            || !method_fits
+            || !retry.codes.contains(&response.status().as_u16())
+            || !self.can_send_again()
+        {
+            return None;
+        }
+        match retry_after(response.headers()) {
+            Some(asked) if asked > limits::RETRY_BACKOFF_MAX => None,
+            Some(asked) => Some(asked),
+            None => Some(backoff(retries + 1, self.shortest_wait())),
+        }
+    }
+
+    /// One attempt at one endpoint.
+    async fn attempt(&self, endpoint: &Arc<EndpointClient>) -> Result<Answer, Missed> {
+        let (request, session) = self.request_for(endpoint);
+        let in_flight = InFlight::new(endpoint);
+        let began = Instant::now();
+        let sending = endpoint.pool.send(request, session);
+        let sent = match self.plan.attempt_timeout {
+            None => sending.await,
+            Some(bound) => match timeout_at(began + bound, sending).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    endpoint.load.measured(bound, Instant::now());
+                    endpoint.series.record(AttemptResult::Failure);
+                    return Err(Missed::TimedOut(bound));
+                }
+            },
+        };
+        match sent {
+            Ok(Answered { mut response, lease, sent_at }) => {
+                let now = Instant::now();
+                endpoint.load.measured(now - sent_at, now);
+                endpoint.load.connected();
+                let failed = response.status().is_server_error();
+                endpoint.series.record(if failed { AttemptResult::Failure } else { AttemptResult::Success });
+                let close = untag_response(&mut response, self.parts.version);
+                if close && self.parts.version != Version::HTTP_2 {
+                    let value = http::HeaderValue::from_static("close");
+                    response.headers_mut().insert(http::header::CONNECTION, value);
+                }
+                Ok(Answer {
+                    response,
+                    lease,
+                    in_flight,
+                    endpoint: endpoint.pool.endpoint.address,
+                    attempts: 1,
+                })
+            }
+            Err(SendError::NotConnected { token, reason, .. }) => {
+                endpoint.not_connected();
+                Err(Missed::NotConnected { token, reason })
+            }
+            Err(SendError::Broken { fate, error }) => {
+                let refused = fate == Fate::Unprocessed;
+                endpoint.series.record(if refused { AttemptResult::Refused } else { AttemptResult::Broken });
+                if refused {
+                    // Its application is on its way out or not there: others first for a moment.
+                    endpoint.load.connect_failed(Instant::now());
+                }
+                Err(Missed::Broken { fate, reason: chain(&error) })
+            }
+        }
+    }
+
+    /// The request as `endpoint` takes it: HTTP/2 to sidecars, as it came to others.
+    fn request_for(&self, endpoint: &EndpointClient) -> (Request<Body>, SessionProtocol) {
+        let body = match &self.body {
+            Source::Empty => Body::empty(),
+            Source::Replay(replay) => Body::attempt(replay.attempt()),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = self.parts.uri.clone();
+        *request.version_mut() = self.parts.version;
+        *request.headers_mut() = self.parts.headers.clone();
+        let (authority, absolute_form) = (self.passage.authority, self.absolute_form());
+        if self.parts.version == Version::HTTP_2 {
+            (request, SessionProtocol::Http2)
+        } else if endpoint.pool.endpoint.peer.is_some() {
+            to_http2(&mut request, authority, absolute_form);
+            (request, SessionProtocol::Http2)
+        } else {
+            to_http1(&mut request, authority, absolute_form);
+            (request, SessionProtocol::Http1)
+        }
+    }
+
+    fn absolute_form(&self) -> bool {
+        self.passage.absolute_form
+            && self.parts.method != Method::CONNECT
+            && self.parts.version != Version::HTTP_2
+            && self.parts.uri.authority().is_some()
+    }
+}
+
+impl Missed {
+    /// Nothing was processed: another endpoint may take it at nobody's cost.
+    fn is_harmless(&self) -> Option<RetryReason> {
+        match self {
+            Self::NotConnected { .. } => Some(RetryReason::Connect),
+            Self::Broken { fate: Fate::Unprocessed, .. } => Some(RetryReason::Refused),
+            _ => None,
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        match self {
+            Self::NotConnected { token, .. } => Cause::Connect(token),
+            Self::Broken { fate: Fate::Unprocessed, .. } => Cause::Refused,
+            Self::Broken { .. } => Cause::Terminated,
+            Self::TimedOut(_) => Cause::Timeout,
+        }
+    }
+
+    fn failure(&self, backend: &str, cause: Cause, total: usize, tried: usize) -> Failure {
+        let reason = match self {
+            Self::NotConnected { reason, .. } | Self::Broken { reason, .. } => reason.clone(),
+            Self::TimedOut(after) => format!("an attempt had no response within {after:?}"),
+        };
+        Failure::new(cause, format!("{backend}: {reason}; total={total} tried={tried}"))
+    }
+}
