@@ -313,3 +313,6 @@ impl AsyncWrite for Heard {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;
