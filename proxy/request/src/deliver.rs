@@ -17,8 +17,8 @@ use crate::client::{Answered, Pool, SendError};
 use crate::drain::Drain;
 use crate::forward::chain;
 use crate::headers::{
-    CLIENT_ID, is_loop, pass_via, restore_http1, strip_hop_by_hop, tag_response, to_http1, untag_response,
-    wants_upgrade,
+    CLIENT_ID, has_too_many, is_loop, pass_via, restore_http1, strip_forged, strip_hop_by_hop, tag_response,
+    to_http1, untag_response, wants_upgrade,
 };
 use crate::metrics::{Direction, RouteLabels, Series};
 use crate::outcome::{Cause, Failure, Fate, grpc_status, is_grpc};
@@ -99,12 +99,16 @@ pub async fn deliver(
 ) -> Result<Response<Body>, NotDelivered> {
     let started = Instant::now();
     let came_as = request.version();
+    if has_too_many(request.headers()) {
+        return Err(NotDelivered::Failed(Failure::too_many_fields()));
+    }
     if is_loop(pass_via(request.headers_mut(), &shared.via)) {
         let failure = Failure::new(Cause::Loop, "the request goes round between proxies");
         return Err(NotDelivered::Failed(failure));
     }
-    let restored = if came_as == Version::HTTP_2 { restore_http1(&mut request) } else { None };
-    request.headers_mut().remove(CLIENT_ID);
+    let may_tag = sender.meshed && came_as == Version::HTTP_2;
+    let restored = if may_tag { restore_http1(&mut request) } else { None };
+    strip_forged(request.headers_mut());
     if let Some(id) = sender.client_id {
         request.headers_mut().insert(CLIENT_ID, id.clone());
     }

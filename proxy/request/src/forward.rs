@@ -18,7 +18,7 @@ pub use crate::backend::{BackendClient, OpenStream, Shared};
 use crate::body::Body;
 use crate::drain::Drain;
 use crate::exchange::Exchange;
-use crate::headers::{is_loop, pass_via, strip_hop_by_hop, wants_upgrade};
+use crate::headers::{has_too_many, is_loop, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade};
 use crate::outcome::{Cause, Failure, grpc_status};
 use crate::route::{CompiledAction, Router};
 use crate::track::Track;
@@ -93,6 +93,10 @@ pub async fn forward(
     passage: &Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
     let started = Instant::now();
+    if has_too_many(request.headers()) {
+        return Err(Failure::too_many_fields());
+    }
+    strip_forged(request.headers_mut());
     if is_loop(pass_via(request.headers_mut(), &passage.shared.via)) {
         let details = format!("the request has passed this proxy {} times", limits::HOPS_MAX);
         return Err(Failure::new(Cause::Loop, details));

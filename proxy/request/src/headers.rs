@@ -56,6 +56,19 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes away what only a sidecar may say: an application, or whoever has no identity, cannot speak
+/// as one.
+pub(crate) fn strip_forged(headers: &mut HeaderMap) {
+    for name in [ORIG_PROTO, CLIENT_ID, PROXY_ERROR, PROXY_CONNECTION_L5D] {
+        headers.remove(name);
+    }
+}
+
+/// Whether a head has more fields than are taken. HTTP/1 connections refuse it themselves.
+pub(crate) fn has_too_many(headers: &HeaderMap) -> bool {
+    headers.len() > limits::HEADER_COUNT_MAX
+}
+
 /// For a request that asks to change protocols: everything stays but what forges or confuses.
 pub(crate) fn strip_for_upgrade(headers: &mut HeaderMap) {
     headers.remove(HTTP2_SETTINGS);

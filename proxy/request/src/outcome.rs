@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
+use policy::limits;
 
 use crate::body::Body;
 
@@ -40,6 +41,8 @@ pub enum Cause {
     Loop,
     /// The request is not one that can be passed on.
     BadRequest,
+    /// Its head has too many fields.
+    HeadTooLarge,
     /// The proxy cannot serve yet.
     NotReady,
 }
@@ -61,6 +64,7 @@ impl Cause {
             Self::Denied => "http_request_denied",
             Self::Loop => "proxy_loop_detected",
             Self::BadRequest => "http_request_error",
+            Self::HeadTooLarge => "http_request_header_size",
         }
     }
 
@@ -78,6 +82,7 @@ impl Cause {
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
 
@@ -87,11 +92,17 @@ impl Cause {
         match self {
             Self::Timeout => 4,
             Self::Denied => 7,
-            Self::Overloaded => 8,
+            Self::Overloaded | Self::HeadTooLarge => 8,
             Self::NoRoute => 12,
             Self::Configuration | Self::Loop | Self::BadRequest => 13,
             _ => 14,
         }
+    }
+}
+
+impl Failure {
+    pub(crate) fn too_many_fields() -> Self {
+        Self::new(Cause::HeadTooLarge, format!("the head has more than {} fields", limits::HEADER_COUNT_MAX))
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) enum FirstWordError {
     /// The client began to speak and did not go on.
     #[error("the client began a message and did not go on within {:?}", limits::DETECT_TIMEOUT)]
     Stalled,
+    /// Neither side said a word.
+    #[error("neither side said anything within {:?}", limits::SERVER_IDLE)]
+    Silent,
 }
 
 /// Watches both sides until one has spoken.
@@ -46,6 +49,14 @@ pub(crate) enum FirstWordError {
 /// `dial` is called at most once, and only when the client is silent. A dial that fails is not an
 /// error here: the client's bytes then decide what it is told.
 pub(crate) async fn first_word<D, F, E>(client: &mut Io, dial: D) -> Result<FirstWord, FirstWordError>
+where
+    D: FnOnce() -> F,
+    F: Future<Output = Result<Io, E>>,
+{
+    timeout(limits::SERVER_IDLE, watch(client, dial)).await.map_err(|_| FirstWordError::Silent)?
+}
+
+async fn watch<D, F, E>(client: &mut Io, dial: D) -> Result<FirstWord, FirstWordError>
 where
     D: FnOnce() -> F,
     F: Future<Output = Result<Io, E>>,

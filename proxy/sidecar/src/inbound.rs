@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -58,7 +58,18 @@ struct Caller {
     application: SocketAddr,
     client_id: Option<HeaderValue>,
     client: Option<String>,
-    requests: Counter,
+    /// Counts its requests that were let in.
+    requests: OnceLock<Counter>,
+}
+
+impl Caller {
+    fn labels(&self) -> PeerLabels {
+        PeerLabels {
+            client: self.client.clone().unwrap_or_default(),
+            tls: if self.peer.tls { "true" } else { "false" },
+            port: self.application.port(),
+        }
+    }
 }
 
 /// Why a connection is ended before anything of it was delivered.
@@ -234,12 +245,7 @@ impl Inbound {
         let application = SocketAddr::new(self.application.unwrap_or(dst.ip()), dst.port());
         let client = peer.identity.as_ref().map(ToString::to_string);
         let client_id = peer.identity.as_ref().and_then(|id| HeaderValue::try_from(id.dns_name()).ok());
-        let requests = self.metrics.peer(PeerLabels {
-            client: client.clone().unwrap_or_default(),
-            tls: if peer.tls { "true" } else { "false" },
-            port: dst.port(),
-        });
-        Caller { peer, application, client_id, client, requests }
+        Caller { peer, application, client_id, client, requests: OnceLock::new() }
     }
 
     fn policy(&self) -> Option<Arc<InboundPolicy>> {
@@ -303,7 +309,6 @@ impl Inbound {
         caller: &Caller,
         local: &LocalClient,
     ) -> Result<Response<Body>, Reset> {
-        caller.requests.inc();
         let observation = self.observer.begin(Direction::inbound, caller.client.as_deref(), &mut request);
         let is_grpc = is_grpc(request.headers());
         let mut response = match self.answer(request, caller, local).await {
@@ -337,6 +342,7 @@ impl Inbound {
             authorize(port, self.defaults, &caller.peer)
                 .map_err(|denied| failed(Cause::Denied, denied.to_string()))?;
         }
+        caller.requests.get_or_init(|| self.metrics.peer(caller.labels())).inc();
         let sender =
             Sender { client_id: caller.client_id.as_ref(), meshed: caller.peer.tls, drain: &self.drain };
         deliver(local, request, &sender, &self.shared).await

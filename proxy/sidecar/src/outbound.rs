@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use policy::limits;
-use policy::name::{Domain, Label};
+use policy::name::{Domain, Label, ServicePort};
 use policy::snapshot::{DestinationKey, Protocol};
 use request::backend::Shared;
 use request::body::Body;
@@ -26,7 +26,7 @@ use transport::detect::Detected;
 use transport::io::Io;
 use transport::listen::Accepted;
 
-use crate::authority::{self, Meant};
+use crate::authority::{self, External, Meant};
 use crate::carry::{Carrier, Held};
 use crate::discovery::{Cell, Discovery, Unreachable};
 use crate::first_word::{FirstWord, first_word};
@@ -234,12 +234,26 @@ impl Outbound {
         let found = match meant {
             Meant::Destination(key) => self.find(&key).await,
             Meant::External(name) => self.discovery.find_name(&name).await,
-            Meant::ServiceOr(service, name) => match self.find(&DestinationKey::Service(service)).await {
-                Ok(cell) if !matches!(&*cell.now(), Err(Unreachable::Unknown(_))) => Ok(cell),
-                Ok(_) | Err(_) => self.discovery.find_name(&name).await,
-            },
+            Meant::ServiceOr(service, name) => self.find_either(service, &name).await,
         };
         found.map_err(|unreachable| Failure::from(&unreachable))
+    }
+}
+
+impl Outbound {
+    /// A Service where there is one of that name, otherwise a name of the world.
+    async fn find_either(&self, service: ServicePort, name: &External) -> Result<Arc<Cell>, Unreachable> {
+        let cell = self.find(&DestinationKey::Service(service)).await?;
+        let no_service = match &*cell.now() {
+            Err(Unreachable::Unknown(cause)) => cause.clone(),
+            _ => return Ok(cell),
+        };
+        match self.discovery.find_name(name).await {
+            Err(Unreachable::NoAddress(no_name)) => {
+                Err(Unreachable::Unknown(format!("{no_service}, and as a host name {no_name}")))
+            }
+            found => found,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Resolved {
 
 /// Why a name has no address.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the name {name:?} has no address: {reason}")]
+#[error("{name} has no address: {reason}")]
 pub struct ResolveError {
     /// The name.
     pub name: String,
@@ -65,7 +65,7 @@ impl Resolver {
         let failed = |reason: String, retry_at| ResolveError { name: name.to_owned(), reason, retry_at };
         let answer = match timeout(limits::DNS_TIMEOUT, self.dns.lookup_ip(name)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(failed(error.to_string(), soonest + negative_ttl(&error))),
+            Ok(Err(error)) => return Err(failed(reason(&error), soonest + negative_ttl(&error))),
             Err(_) => return Err(failed(format!("no answer within {:?}", limits::DNS_TIMEOUT), soonest)),
         };
         let addresses: Vec<IpAddr> = answer.iter().collect();
@@ -73,6 +73,13 @@ impl Resolver {
             return Err(failed("the answer is empty".to_owned(), soonest));
         }
         Ok(Resolved { addresses, valid_until: answer.valid_until().max(soonest) })
+    }
+}
+
+fn reason(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(_)) => "the name does not exist".to_owned(),
+        error => error.to_string(),
     }
 }
 
