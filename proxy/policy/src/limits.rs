@@ -50,8 +50,6 @@ pub const DUPLEX_BUFFER_BYTES: usize = 16 * KIB as usize;
 /// A carried TCP connection of which one side has ended and the other is silent is closed after
 /// this.
 pub const DUPLEX_HALF_CLOSED_IDLE: Duration = Duration::from_secs(600);
-/// Destinations whose detected protocol is remembered, per worker; the oldest is forgotten.
-pub const VERDICTS_MAX: usize = 1024;
 /// Names whose addresses are cached by the resolver.
 pub const DNS_CACHE_MAX: usize = 1024;
 /// The shortest time a DNS answer, also a negative one, is kept: a zero TTL must not become a busy
@@ -80,10 +78,6 @@ pub const STREAMS_MAX: u32 = 250;
 /// HTTP/2 streams that a peer has reset before we saw them off; more ends the connection with
 /// ENHANCE_YOUR_CALM (CVE-2023-44487).
 pub const RESET_STREAMS_MAX: usize = 50;
-/// HTTP/2 receive window of a stream at its beginning; windows adapt from here.
-pub const STREAM_WINDOW_BYTES: u32 = 64 * KIB as u32;
-/// HTTP/2 receive window of a connection at its beginning.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * KIB as u32;
 /// Bytes of one HTTP/2 stream that wait to be written.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB as usize;
 /// Bytes read at once from an HTTP/1 connection, and the most that a half-read head may take.
@@ -188,10 +182,6 @@ pub const FILE_POLL: Duration = Duration::from_secs(1);
 pub const DRAIN_GRACE: Duration = Duration::from_secs(25);
 /// Label sets of one metric; further ones are counted under `other`.
 pub const METRIC_SERIES_MAX: usize = 2000;
-/// A series of a route, backend or endpoint that is gone is dropped after this.
-pub const METRIC_IDLE: Duration = Duration::from_secs(600);
-/// Warnings per second that go to the log for one cause; the rest are counted.
-pub const LOG_LINES_PER_SECOND: u32 = 10;
 /// Access log lines that wait to be written; more are dropped and counted.
 pub const ACCESS_LOG_QUEUE: usize = 4096;
 /// Connections to the admin port at once.
@@ -202,7 +192,6 @@ pub const MANIFEST_BYTES_MAX: u64 = 4 * MIB;
 pub const MANIFEST_FILES_MAX: usize = 10_000;
 
 const _: () = {
-    assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
     assert!(RETRY_BODY_BYTES_MAX <= RETRY_BODY_BYTES_CAP);
     assert!(RETRY_BODY_BYTES_CAP <= RETRY_BODY_BYTES_TOTAL);
     assert!(POOL_IDLE.as_secs() < SERVER_IDLE.as_secs());

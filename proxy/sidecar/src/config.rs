@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use policy::identity::Identity;
@@ -131,9 +130,9 @@ pub(crate) struct Config {
     #[arg(long, env = "TIDEGATE_APPLICATION")]
     pub(crate) application: Option<IpAddr>,
     /// How long requests under way may take to finish after SIGTERM (25s, 1m).
-    #[arg(long, env = "TIDEGATE_DRAIN_GRACE", value_parser = humantime::parse_duration, default_value = "25s")]
+    #[arg(long, env = "TIDEGATE_DRAIN_GRACE", default_value_t = limits::DRAIN_GRACE.into())]
     #[serde(serialize_with = "as_text")]
-    pub(crate) drain_grace: Duration,
+    pub(crate) drain_grace: humantime::Duration,
     /// Connections open at once, per direction; more are closed at once.
     #[arg(long, env = "TIDEGATE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
@@ -149,8 +148,8 @@ pub(crate) struct Config {
     pub(crate) log: String,
 }
 
-fn as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_duration(*duration))
+fn as_text<S: serde::Serializer>(duration: &humantime::Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(duration)
 }
 
 impl Config {

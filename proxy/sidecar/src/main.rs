@@ -204,11 +204,11 @@ async fn stop(
         _ = interrupt.recv() => {}
         _ = asked.recv() => {}
     }
-    tracing::info!(grace = ?config.drain_grace, "draining");
+    tracing::info!(grace = %config.drain_grace, "draining");
     health.drain();
     drain.begin();
     tokio::select! {
-        left = drain.finished(config.drain_grace) => {
+        left = drain.finished(*config.drain_grace) => {
             if left > 0 {
                 tracing::warn!(connections = left, "the grace is over: what is left is cut");
             }
