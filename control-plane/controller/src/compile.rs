@@ -141,6 +141,6 @@ fn path_rank(path: Option<&PathMatch>) -> (u8, usize) {
         // would leave it nothing.
         Some(PathMatch::Regex(path)) => (1, path.len()),
         Some(PathMatch::Prefix(path)) => (2, path.len()),
-        None => (3, 0),
+        None => (5, 0),
     }
 }

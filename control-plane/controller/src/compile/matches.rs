@@ -29,8 +29,13 @@ pub(super) fn http(spec: Option<&HttpMatch>) -> Compiled {
 pub(super) fn grpc(spec: Option<&GrpcMatch>) -> Compiled {
     let mut fault = None;
     let path = spec.and_then(|spec| spec.method.as_ref()).and_then(|method| grpc_path(method, &mut fault));
-    // A method that is not usable stands where a regular expression does.
-    let rank = if fault.is_some() { (2, 0) } else { path_rank(path.as_ref()) };
+    // The more is said of the service the earlier: a method alone comes after every service, and
+    // what is not usable takes only what nothing else takes.
+    let rank = match &path {
+        _ if fault.is_some() => (6, 0),
+        Some(PathMatch::Regex(pattern)) if spec.is_some_and(names_no_service) => (3, pattern.len()),
+        path => path_rank(path.as_ref()),
+    };
     let specs = spec.map_or(&[][..], |spec| &spec.headers);
     let (headers, header_count) = named("headers", specs, true, &mut fault);
     let rank = (rank, header_count, 0);
@@ -45,12 +50,13 @@ fn path(spec: &PathSpec, fault: &mut Option<String>) -> (Option<PathMatch>, (u8,
             Ok(()) => PathMatch::Regex(pattern.clone()),
             Err(error) => {
                 fault.get_or_insert(format!("path: {error}"));
-                return (None, (2, pattern.len()));
+                // It takes only what no other rule takes.
+                return (None, (6, 0));
             }
         },
         PathSpec::Unknown(kind) => {
             fault.get_or_insert(format!("path: type {kind:?} is not carried out"));
-            return (None, (2, 0));
+            return (None, (6, 0));
         }
     };
     let rank = path_rank(Some(&path));
@@ -92,6 +98,10 @@ fn value(spec: &NamedMatchSpec) -> Result<ValueMatch, String> {
 }
 
 /// A gRPC method is the path `/SERVICE/METHOD`.
+fn names_no_service(spec: &GrpcMatch) -> bool {
+    spec.method.as_ref().is_none_or(|method| method.service.is_none())
+}
+
 fn grpc_path(spec: &GrpcMethod, fault: &mut Option<String>) -> Option<PathMatch> {
     const ANY: &str = "[^/]+";
     match (&spec.kind, &spec.service, &spec.method) {

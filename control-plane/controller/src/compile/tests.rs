@@ -45,8 +45,8 @@ fn matches_stand_in_the_order_of_the_gateway_api() {
         {name: long, matches: [{path: {value: /a/b}}]},\
         {name: exact, matches: [{path: {type: Exact, value: /a}}]}]";
     let rules = rules_for(&route("r", "shop", rules), "web");
-    assert_eq!(written(&rules), ["exact", "long", "method", "header", "query", "all", "regex"]);
-    assert_eq!(rules[5].matches.path, Some(PathMatch::Prefix("/".to_owned())));
+    assert_eq!(written(&rules), ["exact", "regex", "long", "method", "header", "query", "all"]);
+    assert_eq!(rules[6].matches.path, Some(PathMatch::Prefix("/".to_owned())));
 }
 
 #[test]
@@ -95,7 +95,15 @@ fn what_is_not_known_fails_its_rule_or_backend_alone() {
 
 #[test]
 fn a_grant_lets_a_route_refer_into_its_namespace() {
-    let text = route("c", "web", "[{backendRefs: [{name: orders, namespace: shop, port: 80}]}]");
+    let own = route("c", "web", "[{backendRefs: [{name: orders, namespace: shop, port: 80}]}]");
+    let rules = rules_for(&own, "web");
+    assert!(
+        matches!(&*rules[0].action, Action::Forward(f) if matches!(f.backends[0].target, BackendTarget::Backend(_))),
+        "the Service a route is attached to needs no grant"
+    );
+    let stock = "apiVersion: v1\nkind: Service\nmetadata: {name: stock, namespace: shop}\nspec: {clusterIP: 10.96.0.7, ports: [{port: 80}]}\n---\n";
+    let text =
+        stock.to_owned() + &route("c", "web", "[{backendRefs: [{name: stock, namespace: shop, port: 80}]}]");
     assert!(cause(&rules_for(&text, "web")[0].action).contains("does not let HTTPRoutes of web refer"));
     let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: shop}\n\
         spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web}], to: [{group: '', kind: Service}]}\n";
