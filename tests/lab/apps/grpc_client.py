@@ -16,6 +16,9 @@ def outcome(call):
         result = {"code": "OK", "reply": call()}
     except grpc.RpcError as error:
         result = {"code": error.code().name, "message": error.details()}
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                result["details"] = value.hex()
     result["ms"] = round((time.monotonic() - began) * 1000, 3)
     return result
 

@@ -51,6 +51,7 @@ def fail(request, context):
     """The request is a status code by number, maybe with a message behind a space."""
     number, _, message = request.decode().partition(" ")
     code = next(c for c in grpc.StatusCode if c.value[0] == int(number))
+    context.set_trailing_metadata((("grpc-status-details-bin", b"\x00details\xff"), ("x-server", NAME)))
     context.abort(code, message or "asked to fail")
 
 

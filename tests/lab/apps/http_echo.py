@@ -2,7 +2,7 @@
 """http_echo: an HTTP/1.1 server that answers with what it was asked, and counts.
 
 /status/NNN answers with that status, /fail/N with 503 for the first N requests under the same
-?key= and 200 after, /slow/SECONDS takes that long, /bytes/N answers N bytes, /counts tells the
+?key= and 200 after, /slow/SECONDS takes that long, /sip/RATE reads the body at so many MiB/s, /bytes/N answers N bytes, /counts tells the
 counts; every other path echoes.
 """
 
@@ -59,10 +59,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def body(self):
         """The digest and the length of the request's body, whichever way it is framed."""
-        digest, size = hashlib.sha256(), 0
+        digest, size, began = hashlib.sha256(), 0, time.monotonic()
+        _, sips, rate = self.path.partition("/sip/")
         for part in self.parts():
             digest.update(part)
             size += len(part)
+            if sips:
+                time.sleep(max(0, began + size / (float(rate) * 1024 * 1024) - time.monotonic()))
         return size, digest.hexdigest()
 
     def parts(self):

@@ -17,6 +17,8 @@ async def main():
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--bytes", type=int, default=1024)
     parser.add_argument("--idle", type=float, default=0, help="silent seconds before the last message")
+    parser.add_argument("--text", action="store_true", help="letters of several bytes each")
+    parser.add_argument("--ask-close", type=int, help="the code the server shall close with")
     parser.add_argument("--timeout", type=float, default=10)
     args = parser.parse_args()
     result = {"messages": args.count, "echoed": 0, "error": None}
@@ -28,12 +30,17 @@ async def main():
             for number in range(args.count):
                 if args.idle and number == args.count - 1:
                     await asyncio.sleep(args.idle)
-                sent = os.urandom(args.bytes)
+                sent = "ü" * (args.bytes // 2) if args.text else os.urandom(args.bytes)
                 await connection.send(sent)
                 back = await asyncio.wait_for(connection.recv(), args.timeout)
                 result["echoed"] += back == sent
-            await connection.ping()
+            pong = await connection.ping()
+            result["pong_ms"] = round(await asyncio.wait_for(pong, args.timeout) * 1000, 3)
+            if args.ask_close:
+                await connection.send(f"close {args.ask_close}")
+                await asyncio.wait_for(connection.wait_closed(), args.timeout)
         result["close_code"] = connection.close_code
+        result["close_reason"] = connection.close_reason
     except Exception as error:  # Whatever went wrong is the result.
         result["error"] = f"{type(error).__name__}: {error}"
     result["ms"] = round((time.monotonic() - began) * 1000, 3)

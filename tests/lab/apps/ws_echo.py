@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""ws_echo: a WebSocket server that echoes."""
+"""ws_echo: a WebSocket server that echoes; the text `close CODE` has it close with that code."""
 
 import argparse
 import asyncio
@@ -9,6 +9,8 @@ from websockets.asyncio.server import serve
 
 async def echo(connection):
     async for message in connection:
+        if isinstance(message, str) and message.startswith("close "):
+            return await connection.close(int(message.split()[1]), "as asked")
         await connection.send(message)
 
 

@@ -20,17 +20,19 @@ pub struct Controller {
     pub process: Process,
     pod: Pod,
     folder: PathBuf,
+    args: Vec<String>,
 }
 
 impl Controller {
-    pub(crate) fn start(lab: &Lab) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, args: &[&str]) -> Result<Self> {
         let pod = lab.pod("controller", "tidegate", "controller")?;
         let folder = lab.folder().join("controller");
         for name in ["manifests", "state"] {
             std::fs::create_dir_all(folder.join(name))?;
         }
-        let process = run(&pod, &folder)?;
-        let mut controller = Self { process, pod, folder };
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let process = run(&pod, &folder, &args)?;
+        let mut controller = Self { process, pod, folder, args };
         controller.wait_ready()?;
         Ok(controller)
     }
@@ -41,7 +43,7 @@ impl Controller {
     /// When it does not get ready; with the end of its log.
     pub fn restart(&mut self) -> Result<()> {
         let _ = self.process.kill();
-        self.process = run(&self.pod, &self.folder)?;
+        self.process = run(&self.pod, &self.folder, &self.args)?;
         self.wait_ready()
     }
 
@@ -104,12 +106,13 @@ impl Controller {
     }
 }
 
-fn run(pod: &Pod, folder: &Path) -> Result<Process> {
+fn run(pod: &Pod, folder: &Path, args: &[String]) -> Result<Process> {
     let mut command = pod.binary("tidegate-controller", None)?;
     command.arg("--manifests").arg(folder.join("manifests"));
     command.arg("--state").arg(folder.join("state"));
     command.args(["--listen", &format!("{}:{PORT}", pod.ip())]);
     command.args(["--admin", &format!("{}:{ADMIN_PORT}", pod.ip())]);
     command.args(["--networks", &format!("{POD_NETWORK},{CLUSTER_NETWORK}")]);
+    command.args(args);
     pod.spawn("controller", &mut command)
 }

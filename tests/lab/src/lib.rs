@@ -110,7 +110,15 @@ impl Lab {
     /// # Errors
     /// When it does not get ready, with the end of its log.
     pub fn controller(&self) -> Result<Controller> {
-        Controller::start(self)
+        self.controller_with(&[])
+    }
+
+    /// As [`Lab::controller`], with more arguments, which a restart has too.
+    ///
+    /// # Errors
+    /// When it does not get ready, with the end of its log.
+    pub fn controller_with(&self, args: &[&str]) -> Result<Controller> {
+        Controller::start(self, args)
     }
 
     /// Gives a name an address in every pod, those there are and those to come.
