@@ -1,0 +1,132 @@
+//! load: requests by the clock, and what became of them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Pod, Process};
+use serde_json::Value;
+
+/// The client gives up a request after 10 s; its end needs no longer.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+const WAYS: [&str; 3] = ["h1", "h2", "grpc"];
+
+/// The program, built at the first use.
+pub(super) fn program() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn build() -> Result<PathBuf> {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lab-go").join("load");
+    let mut go = Command::new("go");
+    go.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".").current_dir(lab::app("load"));
+    let said = go.output().context("the load is a program in Go, and there is no `go` here")?;
+    ensure!(said.status.success(), "{go:?}: {}", String::from_utf8_lossy(&said.stderr));
+    Ok(program)
+}
+
+/// A running client.
+pub(super) struct Load {
+    process: Process,
+    folder: PathBuf,
+}
+
+impl Load {
+    /// Starts asking `orders` from this pod, `rate` times per second in all.
+    pub(super) fn start(pod: &Pod, folder: &Path, rate: u32) -> Result<Self> {
+        let mut command = pod.command(program()?.to_str().context("the target folder has a readable name")?);
+        command.args(["client", "--http", "orders:80", "--grpc", "orders:90", "--rate", &rate.to_string()]);
+        command.arg("--result").arg(folder.join("load.json"));
+        command.arg("--acknowledged").arg(folder.join("acknowledged"));
+        let mut process = pod.spawn("load", &mut command)?;
+        process.wait_for("ready", Duration::from_secs(5))?;
+        Ok(Self { process, folder: folder.to_owned() })
+    }
+
+    /// Lets it go on for this long.
+    pub(super) fn run_for(&mut self, time: Duration) -> Result<()> {
+        wait(time);
+        ensure!(self.process.is_running()?, "the load ended early:\n{}", self.process.log_tail());
+        Ok(())
+    }
+
+    /// Ends the schedule, waits for what is under way, and reads what came of it.
+    pub(super) fn finish(mut self) -> Result<Outcome> {
+        self.process.terminate()?;
+        self.process.wait(END_PATIENCE)?;
+        let text = std::fs::read_to_string(self.folder.join("load.json"))?;
+        let acknowledged = std::fs::read_to_string(self.folder.join("acknowledged"))?;
+        Ok(Outcome { result: serde_json::from_str(&text)?, acknowledged })
+    }
+}
+
+/// What came of a load.
+pub(super) struct Outcome {
+    result: Value,
+    acknowledged: String,
+}
+
+impl Outcome {
+    /// Fails when any request did, or when a library of the client asked twice; prints the numbers.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut wrong = Vec::new();
+        for way in WAYS {
+            let of = &self.result[way];
+            eprintln!(
+                "{way:>5}: {} sent at {:.0}/s, {} orders, {} failed {}, {} asked again, from when due p50 {:.1} p99 {:.1} p99.9 {:.1} max {:.0} ms, sent late by at most {:.0} ms",
+                of["sent"],
+                of["rate"].as_f64().unwrap_or(0.0),
+                of["orders"],
+                of["failed"],
+                of["kinds"],
+                of["asked_again"],
+                ms(of, "p50_ms"),
+                ms(of, "p99_ms"),
+                ms(of, "p999_ms"),
+                ms(of, "max_ms"),
+                ms(of, "late_ms"),
+            );
+            if of["failed"] != 0 || of["asked_again"] != 0 || of["sent"] == 0 {
+                wrong.push(format!("{way}: {} failed, first {:#}", of["failed"], of["failures"][0]));
+            }
+        }
+        ensure!(wrong.is_empty(), "requests were lost:\n{}", wrong.join("\n"));
+        Ok(())
+    }
+
+    /// Fails unless the servers carried out each acknowledged order, and each once.
+    pub(super) fn check_orders(&self, executed: &str) -> Result<()> {
+        let mut times: HashMap<&str, u32> = HashMap::new();
+        for id in executed.lines() {
+            *times.entry(id).or_default() += 1;
+        }
+        let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).take(10).collect();
+        let missing: Vec<_> =
+            self.acknowledged.lines().filter(|id| !times.contains_key(id)).take(10).collect();
+        let orders = self.acknowledged.lines().count();
+        eprintln!("{orders} orders answered, {} carried out", times.len());
+        ensure!(twice.is_empty(), "carried out more than once: {twice:?}");
+        ensure!(missing.is_empty(), "answered, but not carried out: {missing:?}");
+        ensure!(orders > 0 && orders == times.len(), "some were carried out and not answered");
+        Ok(())
+    }
+}
+
+fn ms(of: &Value, name: &str) -> f64 {
+    of[name].as_f64().unwrap_or(0.0)
+}
+
+/// Lets time pass that is the test's own: the load's duration, the lag of a cluster.
+#[allow(clippy::disallowed_methods, reason = "no runtime runs here; the time itself is what is tested")]
+pub(super) fn wait(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// As [`wait`], up to an instant.
+pub(super) fn wait_until(at: Instant) {
+    wait(at.saturating_duration_since(Instant::now()));
+}

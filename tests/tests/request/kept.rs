@@ -1,0 +1,91 @@
+//! kept: bodies kept for retries, in bytes of the process and not by their own account.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::app::App;
+use crate::client::{answer, within};
+use crate::mesh::{APPLICATION, OUTBOUND, Plan, host};
+
+const MIB: usize = 1024 * 1024;
+
+fn keep(bytes: usize) -> Value {
+    json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "BackendPolicy",
+        "metadata": {"name": "orders", "namespace": "shop"},
+        "spec": {"targetRefs": [{"kind": "Service", "name": "orders"}], "retry": {"maxBodyBytes": bytes}}})
+}
+
+fn shop() -> Plan {
+    Plan::of(&["web", "orders"])
+}
+
+/// Uploads to an application that reads nothing, in writes of this many bytes; how much the
+/// sidecar beside the client grew at most, in KiB.
+async fn growth(plan: Plan, bytes_kept: usize, (uploads, body): (usize, usize), write: usize) -> i64 {
+    let mesh = plan.with(keep(bytes_kept)).start().await;
+    let app = App::start(mesh.at("orders", APPLICATION)).await;
+    mesh.get("web", "orders", "/").await.seen();
+    let web = mesh.rss_kib("web");
+    let outbound = mesh.at("web", OUTBOUND);
+    let mut running = JoinSet::new();
+    let (sent, mut all_sent) = mpsc::channel(uploads);
+    for _ in 0..uploads {
+        let sent = sent.clone();
+        running.spawn(async move {
+            let head =
+                format!("POST /stall HTTP/1.1\r\nHost: {}\r\nContent-Length: {body}\r\n\r\n", host("orders"));
+            let mut stream = TcpStream::connect(outbound).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let bytes = vec![b'x'; write];
+            for _ in 0..body / write {
+                if let Err(error) = stream.write_all(&bytes).await {
+                    panic!("{error}: {:?}", answer(&mut stream).await);
+                }
+                tokio::task::yield_now().await;
+            }
+            sent.send(()).await.unwrap();
+            answer(&mut stream).await.unwrap().seen()["body"].as_u64()
+        });
+    }
+    app.has(1 + uploads).await;
+    let (mut most, mut finished) = (0, 0);
+    // The kernel's buffers take what the application does not read: some uploads end, some stall.
+    // It is over when nothing more ended for a while.
+    while let Ok(Some(())) = tokio::time::timeout(Duration::from_millis(700), all_sent.recv()).await {
+        finished += 1;
+        most = most.max(mesh.rss_kib("web") - web);
+    }
+    most = most.max(mesh.rss_kib("web") - web);
+    println!(
+        "{uploads} uploads of {body} bytes in writes of {write}, {bytes_kept} kept of each: {finished} taken in \
+         whole, web grew by {most} KiB"
+    );
+    app.let_go();
+    while let Some(upload) = within(running.join_next()).await {
+        assert_eq!(upload.unwrap(), Some(u64::try_from(body).unwrap()));
+    }
+    most
+}
+
+#[tokio::test]
+async fn bodies_kept_for_retries_take_16_mib_of_the_process_and_not_more() {
+    let without = growth(shop(), 1, (64, MIB), MIB / 16).await;
+    let with = growth(shop(), 2 * MIB, (64, MIB), MIB / 16).await;
+    let kept = with - without;
+    assert!(kept < 20 * 1024, "{kept} KiB were kept: {with} with, {without} without");
+}
+
+#[tokio::test]
+async fn a_body_kept_in_small_pieces_takes_no_more_than_a_few_times_its_bytes() {
+    const BODY: usize = 16 * 1024;
+    let without = growth(shop().plain("orders"), 1, (4, BODY), 1).await;
+    let with = growth(shop().plain("orders"), 256 * 1024, (4, BODY), 1).await;
+    let kept = with - without;
+    assert!(kept < 512, "64 KiB of bodies took {kept} KiB: {with} with, {without} without");
+}
