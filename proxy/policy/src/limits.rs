@@ -65,6 +65,9 @@ pub const DNS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of a request's or response's header block. nginx and Envoy take 32 to 60 KiB; larger
 /// answers 431 (request) or 502 (response).
 pub const HEADER_BYTES_MAX: usize = 64 * KIB as usize;
+/// Bytes of an HTTP/2 header list that the connection lets through to be refused and counted here; the
+/// library answers 431 to longer ones by itself.
+pub const HEADER_LIST_BYTES_READ: usize = 2 * HEADER_BYTES_MAX;
 /// Header fields in one message; more answers 431.
 pub const HEADER_COUNT_MAX: usize = 100;
 /// From the first byte of a request's header block to its last, and, on a connection that has
@@ -78,6 +81,19 @@ pub const STREAMS_MAX: u32 = 250;
 /// HTTP/2 streams that a peer has reset before we saw them off; more ends the connection with
 /// ENHANCE_YOUR_CALM (CVE-2023-44487).
 pub const RESET_STREAMS_MAX: usize = 50;
+/// HTTP/2 receive window of a stream: what one slow reader makes us hold. At 1 ms of round trip it
+/// carries 256 MiB/s. It is fixed, not adaptive, so that h2's budget for small DATA frames, half of
+/// the connection's window at up to 256 bytes a frame, suffices for a whole window of frames of 16
+/// bytes; a stream of short messages to a slow reader would otherwise end the connection
+/// (`too_many_data_frames`).
+pub const STREAM_WINDOW_BYTES: u32 = 256 * KIB as u32;
+/// HTTP/2 receive window of a connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 * MIB as u32;
+/// Data frames below this are put together with those that are there already; every frame costs a
+/// header, a write and a part of the receiver's budget.
+pub const SMALL_FRAME_BYTES: usize = 4 * KIB as usize;
+/// Frames are put together up to this; HTTP/2's own default for a frame (RFC 9113 §4.2).
+pub const JOINED_FRAME_BYTES_MAX: usize = 16 * KIB as usize;
 /// Bytes of one HTTP/2 stream that wait to be written.
 pub const STREAM_SEND_BUFFER_BYTES: usize = 64 * KIB as usize;
 /// Bytes read at once from an HTTP/1 connection, and the most that a half-read head may take.
@@ -192,6 +208,7 @@ pub const MANIFEST_BYTES_MAX: u64 = 4 * MIB;
 pub const MANIFEST_FILES_MAX: usize = 10_000;
 
 const _: () = {
+    assert!(CONNECTION_WINDOW_BYTES / 2 >= STREAM_WINDOW_BYTES / 16 * (256 - 16));
     assert!(RETRY_BODY_BYTES_MAX <= RETRY_BODY_BYTES_CAP);
     assert!(RETRY_BODY_BYTES_CAP <= RETRY_BODY_BYTES_TOTAL);
     assert!(POOL_IDLE.as_secs() < SERVER_IDLE.as_secs());

@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use policy::limits;
 use tokio::time::Sleep;
 
 use crate::outcome::GRPC_STATUS;
@@ -24,6 +25,8 @@ pub struct Body {
     track: Option<Track>,
     /// Its request, for the connection it came on.
     under_way: Option<UnderWay>,
+    /// What was read behind frames that were put together.
+    next: Option<Result<Frame<Bytes>, BodyError>>,
     ended: bool,
 }
 
@@ -99,6 +102,44 @@ impl Body {
         self.under_way = Some(under_way);
     }
 
+    /// The next frame, with small ones that are there already put together.
+    fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(next));
+        }
+        let first = match ready!(self.poll_kind(cx)) {
+            Some(Ok(frame)) if is_small(&frame) => frame,
+            other => return Poll::Ready(other),
+        };
+        let Ok(mut data) = first.into_data() else { return Poll::Ready(None) };
+        let mut joined = BytesMut::new();
+        while let Poll::Ready(more) = self.poll_kind(cx) {
+            match more {
+                None => {
+                    self.kind = Kind::Empty;
+                    break;
+                }
+                Some(Ok(frame)) if is_small(&frame) => {
+                    let Ok(more) = frame.into_data() else { break };
+                    if joined.is_empty() {
+                        joined.reserve(limits::SMALL_FRAME_BYTES);
+                        joined.extend_from_slice(&std::mem::take(&mut data));
+                    }
+                    joined.extend_from_slice(&more);
+                    if joined.len() >= limits::JOINED_FRAME_BYTES_MAX - limits::SMALL_FRAME_BYTES {
+                        break;
+                    }
+                }
+                Some(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+            }
+        }
+        let data = if joined.is_empty() { data } else { joined.freeze() };
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
@@ -124,6 +165,10 @@ impl Body {
         };
         Some(last)
     }
+}
+
+fn is_small(frame: &Frame<Bytes>) -> bool {
+    frame.data_ref().is_some_and(|data| data.len() < limits::SMALL_FRAME_BYTES)
 }
 
 /// Told once what became of an exchange.
@@ -153,7 +198,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = match this.poll_kind(cx) {
+        let frame = match this.poll_joined(cx) {
             Poll::Pending => {
                 let Some(deadline) = &mut this.deadline else { return Poll::Pending };
                 ready!(deadline.as_mut().poll(cx));
@@ -172,21 +217,25 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
-            Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
-            Kind::Attempt(attempt) => attempt.is_end_stream(),
-        }
+        self.next.is_none()
+            && match &self.kind {
+                Kind::Empty => true,
+                Kind::Full(bytes) => bytes.is_empty(),
+                Kind::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
+                Kind::Attempt(attempt) => attempt.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let next = self.next.as_ref().and_then(|next| next.as_ref().ok()?.data_ref());
+        let next = next.map_or(0, |data| data.len() as u64);
+        let rest = match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => http_body::Body::size_hint(incoming),
             Kind::Attempt(attempt) => attempt.size_hint(),
-        }
+        };
+        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + next))
     }
 }
 

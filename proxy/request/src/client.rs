@@ -245,7 +245,8 @@ impl Pool {
         let io = self.open(Some(SessionProtocol::Http2)).await?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .adaptive_window(true)
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
             .max_header_list_size(u32::try_from(limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
             .max_send_buf_size(limits::STREAM_SEND_BUFFER_BYTES)
             .handshake(TokioIo::new(io));

@@ -17,8 +17,8 @@ use crate::client::{Answered, Pool, SendError};
 use crate::drain::Drain;
 use crate::forward::chain;
 use crate::headers::{
-    CLIENT_ID, has_too_many, is_loop, pass_via, restore_http1, strip_forged, strip_hop_by_hop, tag_response,
-    to_http1, untag_response, wants_upgrade,
+    CLIENT_ID, has_two_hosts, is_loop, is_too_large, pass_via, restore_http1, strip_forged, strip_hop_by_hop,
+    tag_response, to_http1, untag_response, wants_upgrade,
 };
 use crate::metrics::{Direction, RouteLabels, Series};
 use crate::outcome::{Cause, Failure, Fate, grpc_status, is_grpc};
@@ -99,8 +99,11 @@ pub async fn deliver(
 ) -> Result<Response<Body>, NotDelivered> {
     let started = Instant::now();
     let came_as = request.version();
-    if has_too_many(request.headers()) {
-        return Err(NotDelivered::Failed(Failure::too_many_fields()));
+    if has_two_hosts(request.headers()) {
+        return Err(NotDelivered::Failed(Failure::two_hosts()));
+    }
+    if is_too_large(&request) {
+        return Err(NotDelivered::Failed(Failure::head_too_large()));
     }
     if is_loop(pass_via(request.headers_mut(), &shared.via)) {
         let failure = Failure::new(Cause::Loop, "the request goes round between proxies");

@@ -53,9 +53,19 @@ pub(crate) struct Answer {
 
 /// Why an attempt has no response to hand on.
 enum Missed {
-    NotConnected { token: &'static str, reason: String },
-    Broken { fate: Fate, reason: String },
+    NotConnected {
+        token: &'static str,
+        reason: String,
+    },
+    Broken {
+        fate: Fate,
+        reason: String,
+    },
     TimedOut(Duration),
+    /// The client broke its own body off, or wrote it wrongly.
+    Client {
+        reason: String,
+    },
 }
 
 impl<'a> Exchange<'a> {
@@ -161,6 +171,10 @@ impl<'a> Exchange<'a> {
         self.plan.retry.as_ref().and_then(|retry| retry.backoff).unwrap_or(limits::RETRY_BACKOFF_MIN)
     }
 
+    fn client_broke(&self) -> bool {
+        matches!(&self.body, Source::Replay(replay) if replay.source_failed())
+    }
+
     fn can_send_again(&self) -> bool {
         match &self.body {
             Source::Empty => true,
@@ -228,6 +242,9 @@ impl<'a> Exchange<'a> {
                 endpoint.not_connected();
                 Err(Missed::NotConnected { token, reason })
             }
+            Err(SendError::Broken { error, .. }) if self.client_broke() => {
+                Err(Missed::Client { reason: chain(&error) })
+            }
             Err(SendError::Broken { fate, error }) => {
                 let refused = fate == Fate::Unprocessed;
                 endpoint.series.record(if refused { AttemptResult::Refused } else { AttemptResult::Broken });
@@ -287,12 +304,14 @@ impl Missed {
             Self::Broken { fate: Fate::Unprocessed, .. } => Cause::Refused,
             Self::Broken { .. } => Cause::Terminated,
             Self::TimedOut(_) => Cause::Timeout,
+            Self::Client { .. } => Cause::BadRequest,
         }
     }
 
     fn failure(&self, backend: &str, cause: Cause, total: usize, tried: usize) -> Failure {
         let reason = match self {
             Self::NotConnected { reason, .. } | Self::Broken { reason, .. } => reason.clone(),
+            Self::Client { reason } => format!("the request's body is broken: {reason}"),
             Self::TimedOut(after) => format!("an attempt had no response within {after:?}"),
         };
         Failure::new(cause, format!("{backend}: {reason}; total={total} tried={tried}"))

@@ -18,7 +18,9 @@ pub use crate::backend::{BackendClient, OpenStream, Shared};
 use crate::body::Body;
 use crate::drain::Drain;
 use crate::exchange::Exchange;
-use crate::headers::{has_too_many, is_loop, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade};
+use crate::headers::{
+    has_two_hosts, is_loop, is_too_large, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade,
+};
 use crate::outcome::{Cause, Failure, grpc_status};
 use crate::route::{CompiledAction, Router};
 use crate::track::Track;
@@ -93,8 +95,11 @@ pub async fn forward(
     passage: &Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
     let started = Instant::now();
-    if has_too_many(request.headers()) {
-        return Err(Failure::too_many_fields());
+    if has_two_hosts(request.headers()) {
+        return Err(Failure::two_hosts());
+    }
+    if is_too_large(&request) {
+        return Err(Failure::head_too_large());
     }
     strip_forged(request.headers_mut());
     if is_loop(pass_via(request.headers_mut(), &passage.shared.via)) {

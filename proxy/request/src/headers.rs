@@ -64,9 +64,19 @@ pub(crate) fn strip_forged(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a head has more fields than are taken. HTTP/1 connections refuse it themselves.
-pub(crate) fn has_too_many(headers: &HeaderMap) -> bool {
-    headers.len() > limits::HEADER_COUNT_MAX
+/// Whether a request names more than one host: whoever checks one and routes by the other is fooled
+/// (RFC 9112 §3.2).
+pub(crate) fn has_two_hosts(headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).iter().nth(1).is_some()
+}
+
+/// Whether a head has more fields or bytes than are taken. HTTP/1 connections refuse it themselves.
+pub(crate) fn is_too_large<B>(request: &Request<B>) -> bool {
+    // Each field counts 32 bytes more than its letters (RFC 9113 §10.5.1).
+    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    request.version() == Version::HTTP_2
+        && (request.headers().len() > limits::HEADER_COUNT_MAX
+            || request.headers().iter().map(bytes).sum::<usize>() > limits::HEADER_BYTES_MAX)
 }
 
 /// For a request that asks to change protocols: everything stays but what forges or confuses.
@@ -104,6 +114,11 @@ pub(crate) fn authority<B>(request: &Request<B>) -> Option<Authority> {
 
 fn path(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
+}
+
+/// `Host` has no userinfo (RFC 9110 §7.2).
+fn without_userinfo(authority: &Authority) -> &str {
+    authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host)
 }
 
 fn absolute(authority: Authority, path: PathAndQuery) -> Option<Uri> {
@@ -156,9 +171,14 @@ pub(crate) fn restore_http1<B>(request: &mut Request<B>) -> Option<Version> {
 
 /// Makes a request fit for an HTTP/1 connection: origin form and a `Host`.
 pub(crate) fn to_http1<B>(request: &mut Request<B>, fallback: &Authority, absolute_form: bool) {
+    // An absolute URI stands above Host (RFC 9112 §3.2.2); where the receiver sees the URI too, both
+    // go on as they came.
+    if !absolute_form && request.uri().authority().is_some() {
+        request.headers_mut().remove(HOST);
+    }
     if !request.headers().contains_key(HOST) && request.version() != Version::HTTP_10 {
         let host = authority(request).unwrap_or_else(|| fallback.clone());
-        if let Ok(host) = HeaderValue::from_str(host.as_str()) {
+        if let Ok(host) = HeaderValue::from_str(without_userinfo(&host)) {
             request.headers_mut().insert(HOST, host);
         }
     }

@@ -41,7 +41,7 @@ pub enum Cause {
     Loop,
     /// The request is not one that can be passed on.
     BadRequest,
-    /// Its head has too many fields.
+    /// Its head has too many fields or bytes.
     HeadTooLarge,
     /// The proxy cannot serve yet.
     NotReady,
@@ -101,8 +101,19 @@ impl Cause {
 }
 
 impl Failure {
-    pub(crate) fn too_many_fields() -> Self {
-        Self::new(Cause::HeadTooLarge, format!("the head has more than {} fields", limits::HEADER_COUNT_MAX))
+    pub(crate) fn two_hosts() -> Self {
+        Self::new(Cause::BadRequest, "the request has more than one Host")
+    }
+
+    pub(crate) fn head_too_large() -> Self {
+        Self::new(
+            Cause::HeadTooLarge,
+            format!(
+                "the head has more than {} fields or {} bytes",
+                limits::HEADER_COUNT_MAX,
+                limits::HEADER_BYTES_MAX
+            ),
+        )
     }
 }
 

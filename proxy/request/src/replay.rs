@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -34,7 +34,8 @@ pub(crate) struct Attempt {
 
 struct State {
     source: Incoming,
-    frames: Vec<Bytes>,
+    /// Copies: a frame itself may be a few bytes of a large buffer.
+    frames: Vec<BytesMut>,
     trailers: Option<HeaderMap>,
     bytes: u64,
     bytes_max: u64,
@@ -42,6 +43,7 @@ struct State {
     /// More came than is kept; what was kept is gone.
     overflowed: bool,
     source_ended: bool,
+    source_failed: bool,
     attempt: u32,
 }
 
@@ -60,6 +62,7 @@ impl Replay {
             total: total.clone(),
             overflowed: false,
             source_ended: false,
+            source_failed: false,
             attempt: 0,
         };
         Self { shared: Arc::new(Mutex::new(state)) }
@@ -68,6 +71,11 @@ impl Replay {
     /// Whether the whole of what was taken from the source so far can be sent again.
     pub(crate) fn can_replay(&self) -> bool {
         !lock(&self.shared).overflowed
+    }
+
+    /// Whether the client's side of it broke.
+    pub(crate) fn source_failed(&self) -> bool {
+        lock(&self.shared).source_failed
     }
 
     /// The body from its beginning; an earlier attempt breaks off.
@@ -111,7 +119,12 @@ impl State {
             self.frames = Vec::new();
             self.give_back();
         } else {
-            self.frames.push(data.clone());
+            match self.frames.last_mut() {
+                Some(last) if last.len() + data.len() <= limits::JOINED_FRAME_BYTES_MAX => {
+                    last.extend_from_slice(data);
+                }
+                _ => self.frames.push(BytesMut::from(&data[..])),
+            }
         }
     }
 }
@@ -133,7 +146,7 @@ impl Attempt {
         }
         if let Some(data) = state.frames.get(self.at) {
             self.at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(data)))));
         }
         if state.source_ended {
             let trailers = if self.at == usize::MAX { None } else { state.trailers.clone() };
@@ -143,7 +156,7 @@ impl Attempt {
         let frame = ready!(std::pin::Pin::new(&mut state.source).poll_frame(cx));
         match &frame {
             None => state.source_ended = true,
-            Some(Err(_)) => state.overflowed = true,
+            Some(Err(_)) => (state.overflowed, state.source_failed) = (true, true),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     state.keep(data);

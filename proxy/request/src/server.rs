@@ -182,11 +182,12 @@ where
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .timer(TokioTimer::new())
-                .adaptive_window(true)
+                .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
                 .max_concurrent_streams(limits::STREAMS_MAX)
                 .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
                 .max_local_error_reset_streams(limits::RESET_STREAMS_MAX)
-                .max_header_list_size(u32::try_from(limits::HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+                .max_header_list_size(u32::try_from(limits::HEADER_LIST_BYTES_READ).unwrap_or(u32::MAX))
                 .max_send_buf_size(limits::STREAM_SEND_BUFFER_BYTES);
             let mut connection = pin!(builder.serve_connection(io, service));
             drive(&mut connection, |c| c.graceful_shutdown(), &activity, drain, version, false).await

@@ -24,9 +24,9 @@ use transport::io::Io;
 pub(crate) enum FirstWord {
     /// The client spoke. The server was perhaps dialled already, and has not spoken.
     Client(Detected, Option<Io>),
-    /// The server spoke first, or ended the connection without a word.
+    /// The server spoke first.
     Server(Io),
-    /// The client went away without a word.
+    /// One side went away before either had said a word.
     Nobody,
 }
 
@@ -90,6 +90,8 @@ where
                     let read = client.read_buf(&mut heard).await;
                     return decide(client, read, heard, None).await;
                 }
+                // Gone without a word: it says nothing of its protocol, and nothing can be carried.
+                (Ok(0) | Err(_), _) if said.is_empty() => return Ok(FirstWord::Nobody),
                 _ => {
                     server.rewind(said.freeze());
                     return Ok(FirstWord::Server(server));

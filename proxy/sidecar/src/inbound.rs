@@ -198,7 +198,8 @@ impl Inbound {
             Err(error) => return Err((Some(io), Refused::FirstWord(error))),
         };
         match word {
-            FirstWord::Client(Detected::Tls(hello), _) if self.tls.is_meant(&hello) => {
+            FirstWord::Client(Detected::Tls(hello), ahead) if self.tls.is_meant(&hello) => {
+                drop(ahead);
                 let tls = self.tls.accept(io).await.map_err(|error| (None, Refused::Tls(error)))?;
                 let mut io = tls.io;
                 let peer = Peer { identity: tls.peer, address: address.ip(), tls: true };
@@ -223,8 +224,15 @@ impl Inbound {
         caller: Caller,
     ) -> Result<(), (Option<Io>, Refused)> {
         match word {
-            FirstWord::Client(Detected::Http1, _) => self.http(io, HttpVersion::Http1, caller).await,
-            FirstWord::Client(Detected::Http2, _) => self.http(io, HttpVersion::Http2, caller).await,
+            // What was dialled ahead is not needed: requests have connections of their own.
+            FirstWord::Client(Detected::Http1, ahead) => {
+                drop(ahead);
+                self.http(io, HttpVersion::Http1, caller).await
+            }
+            FirstWord::Client(Detected::Http2, ahead) => {
+                drop(ahead);
+                self.http(io, HttpVersion::Http2, caller).await
+            }
             FirstWord::Client(_, server) => self.bytes(io, &caller, server).await,
             FirstWord::Server(server) => self.bytes(io, &caller, Some(server)).await,
             FirstWord::Nobody => Ok(()),

@@ -46,6 +46,12 @@ pub(crate) struct Outbound {
     pub(crate) own: Vec<SocketAddr>,
 }
 
+/// Closes what was dialled ahead: requests have connections of their own.
+fn not_needed(ahead: Option<Io>, version: HttpVersion) -> HttpVersion {
+    drop(ahead);
+    version
+}
+
 /// One HTTP connection of the workload.
 struct Session {
     outbound: Arc<Outbound>,
@@ -107,8 +113,8 @@ impl Outbound {
         held: Option<request::forward::OpenStream>,
     ) {
         let version = match word {
-            Ok(FirstWord::Client(Detected::Http1, _)) => HttpVersion::Http1,
-            Ok(FirstWord::Client(Detected::Http2, _)) => HttpVersion::Http2,
+            Ok(FirstWord::Client(Detected::Http1, ahead)) => not_needed(ahead, HttpVersion::Http1),
+            Ok(FirstWord::Client(Detected::Http2, ahead)) => not_needed(ahead, HttpVersion::Http2),
             Ok(FirstWord::Client(_, server)) => {
                 return self.carry(io, &cell, server.zip(held)).await;
             }

@@ -1,5 +1,7 @@
 //! demo: the command line as a person has it: `tidegate demo`, `validate` and `check`, for real.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -2,6 +2,8 @@
 //!
 //! Run by `tests/run --only lab`, as root; each test has a cluster of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod mesh;
 mod rollout;
 mod traffic;

@@ -1,5 +1,7 @@
 //! request: requests through the real controller and sidecars, to their limits and past them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod app;
 mod client;
 mod expiry;

@@ -11,8 +11,9 @@ use lab::{Controller, Pod, Process, Sidecar, SidecarOptions, until};
 use super::load::{Load, program};
 use crate::world::World;
 
-/// Reasons of retries that prove that nothing was processed.
-const HARMLESS: [&str; 2] = ["connect", "refused"];
+/// Reasons of retries that need no word of the route: nothing was processed, or (`broken`) the method
+/// is idempotent. That no order ran twice is counted by the servers.
+const HARMLESS: [&str; 3] = ["connect", "refused", "broken"];
 
 /// Service `orders` with three servers, and `web` that asks it.
 pub(super) struct Orders {
