@@ -59,9 +59,15 @@ impl Pair {
         self.shop_sidecar.metric("tidegate_sidecar_peer_requests_total", &[("client", WEB), ("tls", "true")])
     }
 
-    /// How many requests came in any other way.
+    /// How many requests were let in any other way.
     fn unproven(&self) -> Result<f64> {
         self.shop_sidecar.metric("tidegate_sidecar_peer_requests_total", &[("tls", "false")])
+    }
+
+    /// How many requests the server's sidecar turned away.
+    fn denied(&self) -> Result<f64> {
+        let labels = [("direction", "inbound"), ("error", "http_request_denied")];
+        self.shop_sidecar.metric("tidegate_request_errors_total", &labels)
     }
 
     /// Whatever was asked came from `web`, over mTLS: this many requests at least.

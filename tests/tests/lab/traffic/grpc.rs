@@ -115,6 +115,6 @@ fn a_call_without_identity_is_denied() -> Result<()> {
     let target = format!("{}:9090", pair.shop.ip());
     let said = bare.ask("grpc_client.py", &["unary", &target, "--count", "2"])?;
     ensure!(said["codes"] == serde_json::json!({ "PERMISSION_DENIED": 2 }), "{said}");
-    ensure!(pair.unproven()? == 2.0 && pair.proven()? == 0.0);
+    ensure!(pair.denied()? == 2.0 && pair.unproven()? == 0.0 && pair.proven()? == 0.0);
     Ok(())
 }

@@ -35,7 +35,7 @@ fn plaintext_without_a_sidecar_is_refused() -> Result<()> {
 
     let counts = curl_ok(&pair.web, &["http://shop/counts"])?;
     ensure!(counts.contains("\"requests\": 0"), "the application was asked: {counts}");
-    ensure!(pair.proven()? == 1.0 && pair.unproven()? == 1.0);
+    ensure!(pair.proven()? == 1.0 && pair.denied()? == 2.0 && pair.unproven()? == 0.0);
     Ok(())
 }
 
