@@ -120,7 +120,7 @@ impl BackendClient {
         let endpoints = endpoints(&label, &document, &[], shared);
         let settings = &document.settings;
         let now = Now {
-            budget: Arc::new(Budget::new(settings.budget)),
+            budget: Arc::new(Budget::new(settings.budget, shared.workers)),
             places: places(settings, shared.workers),
             queue_max: per_worker(settings.queue_max, shared.workers),
             endpoints,
@@ -167,7 +167,7 @@ impl BackendClient {
             budget: if was.budget == is.budget {
                 before.budget.clone()
             } else {
-                Arc::new(Budget::new(is.budget))
+                Arc::new(Budget::new(is.budget, workers))
             },
             places: if keep_places { before.places.clone() } else { places(is, workers) },
             queue_max: per_worker(is.queue_max, workers),

@@ -32,6 +32,9 @@ pub(crate) struct Load {
 struct Average {
     seconds: f64,
     measured_at: Instant,
+    /// Requests that have no response yet, and since when nobody has had one.
+    unanswered: u32,
+    silent_since: Instant,
 }
 
 struct Failures {
@@ -44,7 +47,12 @@ impl Load {
         let seconds = limits::EWMA_DEFAULT_RTT.as_secs_f64();
         Self {
             in_flight: AtomicU32::new(0),
-            average: Mutex::new(Average { seconds, measured_at: Instant::now() }),
+            average: Mutex::new(Average {
+                seconds,
+                measured_at: Instant::now(),
+                unanswered: 0,
+                silent_since: Instant::now(),
+            }),
             failures: Mutex::new(Failures { count: 0, until: None }),
         }
     }
@@ -61,9 +69,30 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A response took `rtt` to begin.
-    pub(crate) fn measured(&self, rtt: Duration, now: Instant) {
+    /// A request was sent.
+    pub(crate) fn asked(&self, now: Instant) {
         let mut average = self.average.lock().unwrap_or_else(PoisonError::into_inner);
+        if average.unanswered == 0 {
+            average.silent_since = now;
+        }
+        average.unanswered += 1;
+    }
+
+    /// It was given up after `waited`, without a response: that counts as a peak, or not at all.
+    pub(crate) fn given_up(&self, waited: Duration, now: Instant) {
+        let mut average = self.average.lock().unwrap_or_else(PoisonError::into_inner);
+        average.unanswered = average.unanswered.saturating_sub(1);
+        // A response would have taken longer still.
+        if waited.as_secs_f64() > average.seconds * decay(average.measured_at, now) {
+            (average.seconds, average.measured_at) = (waited.as_secs_f64(), now);
+        }
+    }
+
+    /// Its response took `rtt` to begin.
+    pub(crate) fn answered(&self, rtt: Duration, now: Instant) {
+        let mut average = self.average.lock().unwrap_or_else(PoisonError::into_inner);
+        average.unanswered = average.unanswered.saturating_sub(1);
+        average.silent_since = now;
         let (rtt, weight) = (rtt.as_secs_f64(), decay(average.measured_at, now));
         average.seconds =
             if rtt > average.seconds { rtt } else { average.seconds * weight + rtt * (1.0 - weight) };
@@ -89,7 +118,11 @@ impl Load {
     pub(crate) fn value(&self, now: Instant) -> f64 {
         let average = self.average.lock().unwrap_or_else(PoisonError::into_inner);
         // Without news the average goes towards zero, so that an endpoint once slow is tried again.
-        let seconds = average.seconds * decay(average.measured_at, now);
+        let mut seconds = average.seconds * decay(average.measured_at, now);
+        // One that is asked and answers nobody is as slow as its silence.
+        if average.unanswered > 0 {
+            seconds = seconds.max(now.saturating_duration_since(average.silent_since).as_secs_f64());
+        }
         seconds * f64::from(self.in_flight() + 1)
     }
 

@@ -28,6 +28,8 @@ pub struct Body {
     /// What was read behind frames that were put together.
     next: Option<Result<Frame<Bytes>, BodyError>>,
     ended: bool,
+    /// Its deadline cut it off.
+    cut: bool,
 }
 
 #[derive(Default)]
@@ -156,6 +158,7 @@ impl Body {
         let is_grpc = self.track.as_ref().is_some_and(Track::is_grpc);
         self.kind = Kind::Empty;
         self.deadline = None;
+        self.cut = true;
         let last = if is_grpc {
             let mut trailers = HeaderMap::new();
             trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
@@ -243,7 +246,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         if let Some(track) = self.track.take() {
             let ended = self.ended || http_body::Body::is_end_stream(self);
-            track.finish(ended);
+            track.finish(ended && !self.cut);
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Pool {
     tls: Tls,
     http1: Mutex<Vec<Idle>>,
     http2: Mutex<Vec<Shared>>,
-    connecting: tokio::sync::Mutex<LastFailure>,
+    connecting: Arc<tokio::sync::Mutex<LastFailure>>,
 }
 
 /// When connecting last failed, and how: whoever waited for that very connect shares its end.
@@ -87,13 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     pub(crate) fn new(endpoint: Endpoint, tls: Tls) -> Self {
-        Self {
-            endpoint,
-            tls,
-            http1: Mutex::default(),
-            http2: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-        }
+        Self { endpoint, tls, http1: Mutex::default(), http2: Mutex::default(), connecting: Arc::default() }
     }
 
     /// Sends a request that is fit for `session`.
@@ -214,12 +208,12 @@ impl Pool {
         if full && open.len() < limits::POOL_HTTP2_CONNECTIONS_MAX { None } else { Some(least.clone()) }
     }
 
-    async fn shared(&self) -> Result<Shared, ConnectFailure> {
+    async fn shared(self: &Arc<Self>) -> Result<Shared, ConnectFailure> {
         if let Some(shared) = self.find_shared() {
             return Ok(shared);
         }
         let asked = Instant::now();
-        let mut last = self.connecting.lock().await;
+        let mut last = self.connecting.clone().lock_owned().await;
         if let Some(shared) = self.find_shared() {
             return Ok(shared);
         }
@@ -228,17 +222,21 @@ impl Pool {
         {
             return Err(ConnectFailure::Shared(token, reason.clone()));
         }
-        match self.connect_http2().await {
-            Ok(shared) => {
-                last.0 = None;
-                lock(&self.http2).push(shared.clone());
-                Ok(shared)
+        // A task of its own: whoever waits may be given up, others need the connection all the same.
+        let pool = self.clone();
+        let connecting = tokio::spawn(async move {
+            let connected = pool.connect_http2().await;
+            match &connected {
+                Ok(shared) => {
+                    last.0 = None;
+                    lock(&pool.http2).push(shared.clone());
+                }
+                Err(error) => last.0 = Some((Instant::now(), error.token(), error.reason())),
             }
-            Err(error) => {
-                last.0 = Some((Instant::now(), error.token(), error.reason()));
-                Err(error)
-            }
-        }
+            connected
+        });
+        let ended = |_| ConnectFailure::Shared("connection_terminated", "the worker is ending".to_owned());
+        connecting.await.map_err(ended)?
     }
 
     async fn connect_http2(&self) -> Result<Shared, ConnectFailure> {

@@ -68,6 +68,16 @@ enum Missed {
     },
 }
 
+/// By when all must be over: the rule's timeout or the client's own, whichever is sooner.
+pub(crate) fn deadline(plan: &CompiledForward, parts: &Parts, started: Instant) -> Option<Instant> {
+    let own = if is_grpc(&parts.headers) { grpc_timeout(&parts.headers) } else { None };
+    let sooner = match (own, plan.request_timeout) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    sooner.map(|timeout| started + timeout)
+}
+
 impl<'a> Exchange<'a> {
     pub(crate) fn new(
         rule: &'a CompiledRule,
@@ -84,16 +94,6 @@ impl<'a> Exchange<'a> {
         };
         let is_grpc = is_grpc(&parts.headers);
         Self { rule, plan, backend, parts, body, passage, is_grpc }
-    }
-
-    /// By when all must be over: the rule's timeout or the client's own, whichever is sooner.
-    pub(crate) fn deadline(&self, started: Instant) -> Option<Instant> {
-        let own = if self.is_grpc { grpc_timeout(&self.parts.headers) } else { None };
-        let sooner = match (own, self.plan.request_timeout) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        sooner.map(|timeout| started + timeout)
     }
 
     pub(crate) async fn run(self) -> Result<(Answer, Self), Failure> {
@@ -206,13 +206,13 @@ impl<'a> Exchange<'a> {
         let (request, session) = self.request_for(endpoint);
         let in_flight = InFlight::new(endpoint);
         let began = Instant::now();
+        let mut silence = Silence::begin(endpoint, began);
         let sending = endpoint.pool.send(request, session);
         let sent = match self.plan.attempt_timeout {
             None => sending.await,
             Some(bound) => match timeout_at(began + bound, sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    endpoint.load.measured(bound, Instant::now());
                     endpoint.series.record(AttemptResult::Failure);
                     return Err(Missed::TimedOut(bound));
                 }
@@ -221,7 +221,7 @@ impl<'a> Exchange<'a> {
         match sent {
             Ok(Answered { mut response, lease, sent_at }) => {
                 let now = Instant::now();
-                endpoint.load.measured(now - sent_at, now);
+                silence.broken(now - sent_at, now);
                 endpoint.load.connected();
                 let failed = response.status().is_server_error();
                 endpoint.series.record(if failed { AttemptResult::Failure } else { AttemptResult::Success });
@@ -285,6 +285,34 @@ impl<'a> Exchange<'a> {
             && self.parts.method != Method::CONNECT
             && self.parts.version != Version::HTTP_2
             && self.parts.uri.authority().is_some()
+    }
+}
+
+/// A request without a response, until it has one or is given up: also when its future is dropped.
+struct Silence<'a> {
+    endpoint: &'a EndpointClient,
+    began: Instant,
+    answered: bool,
+}
+
+impl<'a> Silence<'a> {
+    fn begin(endpoint: &'a EndpointClient, began: Instant) -> Self {
+        endpoint.load.asked(began);
+        Self { endpoint, began, answered: false }
+    }
+
+    fn broken(&mut self, rtt: Duration, now: Instant) {
+        self.answered = true;
+        self.endpoint.load.answered(rtt, now);
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let now = Instant::now();
+            self.endpoint.load.given_up(now - self.began, now);
+        }
     }
 }
 

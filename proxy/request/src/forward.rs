@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 pub use crate::backend::{BackendClient, OpenStream, Shared};
 use crate::body::Body;
 use crate::drain::Drain;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, deadline};
 use crate::headers::{
     has_two_hosts, is_loop, is_too_large, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade,
 };
@@ -121,19 +121,23 @@ pub async fn forward(
     for change in plan.request_headers.iter().chain(&drawn.request_headers) {
         change.apply(&mut parts.headers);
     }
-    let permit = backend.admit().await?;
+    let deadline = deadline(plan, &parts, started);
+    let permit = by(deadline, started, backend.admit()).await?;
     if upgrade {
         let request = Request::from_parts(parts, body);
-        return upgrade::forward(backend, request, passage, permit).await;
+        let upgraded = by(deadline, started, upgrade::forward(backend, request, passage, permit)).await;
+        let status = upgraded.as_ref().map_or_else(|failure| failure.cause.status(), Response::status);
+        drawn.series.record(status.as_u16(), None, started.elapsed());
+        return upgraded.map(|mut response| {
+            for change in drawn.response_headers.iter().chain(&plan.response_headers) {
+                change.apply(response.headers_mut());
+            }
+            response
+        });
     }
     strip_hop_by_hop(&mut parts.headers);
     let exchange = Exchange::new(rule, plan, backend, parts, body, passage);
-    let deadline = exchange.deadline(started);
-    let answered = match deadline {
-        None => exchange.run().await,
-        Some(at) => timeout_at(at, exchange.run()).await.unwrap_or_else(|_| Err(too_late(at - started))),
-    };
-    let (mut answer, exchange) = answered?;
+    let (mut answer, exchange) = by(deadline, started, exchange.run()).await?;
     for change in drawn.response_headers.iter().chain(&plan.response_headers) {
         change.apply(answer.response.headers_mut());
     }
@@ -153,6 +157,18 @@ pub async fn forward(
     }
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
     Ok(answer.response.map(|body| Body::tracked(body, track, deadline)))
+}
+
+/// What `step` gives, unless the deadline passes first.
+async fn by<T>(
+    deadline: Option<Instant>,
+    started: Instant,
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match deadline {
+        None => step.await,
+        Some(at) => timeout_at(at, step).await.unwrap_or_else(|_| Err(too_late(at - started))),
+    }
 }
 
 fn no_route() -> Failure {

@@ -1,7 +1,6 @@
 //! outcome: what became of a request, and how a failure of our own is told.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
@@ -124,15 +123,13 @@ pub struct Failure {
     pub cause: Cause,
     /// In words, with what matters: `total=3 tried=3`.
     pub details: Cow<'static, str>,
-    /// What the error says whose details these are, when there is one.
-    pub retry_after: Option<Duration>,
 }
 
 impl Failure {
     /// A failure for `cause`, told as `details`.
     #[must_use]
     pub fn new(cause: Cause, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { cause, details: details.into(), retry_after: None }
+        Self { cause, details: details.into() }
     }
 
     /// The response that tells it: trailers alone for gRPC (gRPC over HTTP/2, "Responses"), a status
@@ -161,11 +158,6 @@ impl Failure {
         let quoted = details.replace('\\', "\\\\").replace('"', "\\\"");
         let status = format!("tidegate; error={token}; details=\"{quoted}\"");
         response.headers_mut().insert(PROXY_STATUS, value(&status));
-        if let Some(wait) = self.retry_after {
-            response
-                .headers_mut()
-                .insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
-        }
         response
     }
 }

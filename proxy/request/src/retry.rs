@@ -17,6 +17,8 @@ const SLOTS: usize = 10;
 /// that of Finagle's `RetryBudget`, cut into slots of a tenth of the window).
 pub(crate) struct Budget {
     policy: RetryBudget,
+    /// Among whom the floor is shared; the ratio is of each one's own requests.
+    workers: u32,
     state: Mutex<Window>,
 }
 
@@ -27,9 +29,13 @@ struct Window {
 }
 
 impl Budget {
-    pub(crate) fn new(policy: RetryBudget) -> Self {
+    pub(crate) fn new(policy: RetryBudget, workers: u32) -> Self {
         let slot_ends = Instant::now() + policy.interval / 10;
-        Self { policy, state: Mutex::new(Window { slots: [(0, 0); SLOTS], at: 0, slot_ends }) }
+        Self {
+            policy,
+            workers: workers.max(1),
+            state: Mutex::new(Window { slots: [(0, 0); SLOTS], at: 0, slot_ends }),
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Window) -> T) -> T {
@@ -63,8 +69,8 @@ impl Budget {
         self.with(|window| {
             let (requests, retries) = window.slots.iter().fold((0u32, 0u32), |(a, b), (c, d)| (a + c, b + d));
             let seconds = self.policy.interval.as_secs_f64();
-            let allowed =
-                f64::from(requests) * self.policy.ratio + f64::from(self.policy.min_per_second) * seconds;
+            let floor = f64::from(self.policy.min_per_second) * seconds / f64::from(self.workers);
+            let allowed = f64::from(requests) * self.policy.ratio + floor;
             let left = f64::from(retries) + 1.0 <= allowed;
             if left {
                 let at = window.at;
@@ -131,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_a_share_of_the_window_and_a_floor() {
         let budget =
-            Budget::new(RetryBudget { ratio: 0.2, interval: Duration::from_secs(10), min_per_second: 1 });
+            Budget::new(RetryBudget { ratio: 0.2, interval: Duration::from_secs(10), min_per_second: 2 }, 2);
         for _ in 0..100 {
             budget.deposit();
         }

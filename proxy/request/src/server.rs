@@ -127,6 +127,8 @@ struct Activity {
     /// Bytes came while no request was under way: a head has begun.
     heard: AtomicBool,
     served: AtomicBool,
+    /// A request came since the last look.
+    asked: AtomicBool,
 }
 
 /// A request under way, until the last of its response.
@@ -155,6 +157,7 @@ where
         counted.requests.fetch_add(1, Ordering::Relaxed);
         counted.heard.store(false, Ordering::Relaxed);
         counted.served.store(true, Ordering::Relaxed);
+        counted.asked.store(true, Ordering::Relaxed);
         let under_way = UnderWay(counted.clone());
         let answer = handler(request);
         async move {
@@ -245,9 +248,12 @@ enum Tick {
 impl Clock {
     fn tick(&mut self, activity: &Activity, version: HttpVersion) -> Tick {
         let now = Instant::now();
-        if activity.requests.load(Ordering::Relaxed) > 0 {
+        let asked = activity.asked.swap(false, Ordering::Relaxed);
+        if asked || activity.requests.load(Ordering::Relaxed) > 0 {
             (self.quiet_since, self.head_since) = (now, None);
-            return Tick::Fine;
+            if !activity.heard.load(Ordering::Relaxed) || activity.requests.load(Ordering::Relaxed) > 0 {
+                return Tick::Fine;
+            }
         }
         let served = activity.served.load(Ordering::Relaxed);
         let head_begun = match version {

@@ -37,6 +37,7 @@ impl Certifier {
     pub(crate) async fn run(self) {
         let mut watched = self.first_anchors().await;
         let mut backoff = Backoff::new();
+        let mut held: Option<Credentials> = None;
         loop {
             let credentials = match self.certify(&watched.anchors).await {
                 Ok(credentials) => credentials,
@@ -45,10 +46,11 @@ impl Certifier {
                     tracing::warn!(error = trouble, "no certificate from the controller");
                     self.health.not_certified(trouble);
                     backoff.wait().await;
-                    self.refresh(&mut watched, None).await;
+                    self.refresh(&mut watched, held.as_ref()).await;
                     continue;
                 }
             };
+            let credentials = held.insert(credentials);
             backoff = Backoff::new();
             tracing::info!(
                 identity = %credentials.identity,
@@ -56,10 +58,10 @@ impl Certifier {
                 "certified"
             );
             self.health.certified(credentials.not_after);
-            let renew_at = renew_at(&credentials);
+            let renew_at = renew_at(credentials);
             while SystemTime::now() < renew_at {
                 sleep(limits::FILE_POLL).await;
-                self.refresh(&mut watched, Some(&credentials)).await;
+                self.refresh(&mut watched, Some(credentials)).await;
             }
         }
     }

@@ -46,6 +46,12 @@ pub(crate) enum Unreachable {
     /// The table is full.
     #[error("this proxy already follows {max} destinations", max = limits::DESTINATIONS_MAX)]
     TooMany,
+    /// It is not known yet where the mesh ends.
+    #[error("the controller has not said yet which addresses belong to the mesh, so {0} is not passed on")]
+    NoMesh(String),
+    /// A name of the world has come to mean a destination of the mesh.
+    #[error("{0} has moved into the mesh: ask again on a new connection")]
+    Moved(String),
     /// A name of the world has no address.
     #[error("{0}")]
     NoAddress(String),
@@ -69,6 +75,15 @@ pub(crate) struct Reached {
     pub(crate) target: Arc<Target>,
     /// How the port is spoken to.
     pub(crate) protocol: Protocol,
+    /// It lies outside the mesh: its address is no label.
+    pub(crate) outside: bool,
+}
+
+impl Reached {
+    /// What connections carried there are counted under.
+    pub(crate) fn label(&self, backend: &BackendClient) -> String {
+        if self.outside { "outside".to_owned() } else { backend.key().to_string() }
+    }
 }
 
 /// One destination, followed for as long as somebody uses it.
@@ -80,6 +95,8 @@ pub(crate) struct Cell {
     server_first: AtomicBool,
     /// Milliseconds since the table was made.
     used_at: AtomicU64,
+    /// A backend that its document names was not in the snapshot it was filled from.
+    incomplete: AtomicBool,
     /// The controller follows it for us.
     subscribed: bool,
 }
@@ -91,6 +108,7 @@ impl Cell {
             document: Mutex::new(None),
             server_first: AtomicBool::new(false),
             used_at: AtomicU64::new(0),
+            incomplete: AtomicBool::new(false),
             subscribed,
         }
     }
@@ -181,15 +199,18 @@ impl Discovery {
         Some(cell)
     }
 
-    /// Makes the cell of a destination that nobody asked for before.
+    /// Makes the cell of a destination that nobody asked for before. A full table gives up the one
+    /// that nobody uses for the longest.
     async fn begin(&self, key: &DestinationKey) -> Result<Arc<Cell>, Unreachable> {
+        let mut given_up = None;
         let (cell, is_new) = {
             let mut cells = lock(&self.cells);
             if let Some(cell) = cells.get(key) {
                 (cell.clone(), false)
-            } else if cells.len() >= limits::DESTINATIONS_MAX {
-                return Err(Unreachable::TooMany);
             } else {
+                if cells.len() >= limits::DESTINATIONS_MAX {
+                    given_up = Some(give_up_one(&mut cells).ok_or(Unreachable::TooMany)?);
+                }
                 let cell = Arc::new(match self.is_outside(key) {
                     Some(address) => Cell::new(Ok(self.passthrough(&[address])), false),
                     None => Cell::new(Err(Unreachable::NoAnswer(key.clone())), true),
@@ -201,6 +222,9 @@ impl Discovery {
         cell.used_at.store(self.clock(), Ordering::Relaxed);
         if is_new && cell.subscribed {
             self.feed.need(key.clone()).await;
+        }
+        if let Some((key, true)) = given_up {
+            self.feed.release(key).await;
         }
         Ok(cell)
     }
@@ -243,24 +267,33 @@ impl Discovery {
     fn refill(&self, key: &DestinationKey, cell: &Cell, snapshot: &Snapshot) {
         let Some(document) = snapshot.destinations.get(key) else { return };
         let mut filled_from = lock(&cell.document);
-        if filled_from.as_ref().is_some_and(|from| Arc::ptr_eq(from, document)) {
+        let same = filled_from.as_ref().is_some_and(|from| Arc::ptr_eq(from, document));
+        if same && !cell.incomplete.load(Ordering::Relaxed) {
             return;
         }
         *filled_from = Some(document.clone());
-        cell.now.store(Arc::new(self.fill(key, document, snapshot)));
+        let mut incomplete = false;
+        let filled = self.fill(key, document, |key| {
+            let client = self.backend(key, snapshot);
+            incomplete |= client.is_none();
+            client
+        });
+        cell.now.store(Arc::new(filled));
+        cell.incomplete.store(incomplete, Ordering::Relaxed);
     }
 
-    /// What `document` means, with the backends of `snapshot`.
+    /// What `document` means, with the clients that `backend` gives.
     fn fill(
         &self,
         key: &DestinationKey,
         document: &Destination,
-        snapshot: &Snapshot,
+        backend: impl FnMut(&BackendKey) -> Option<Arc<BackendClient>>,
     ) -> Result<Reached, Unreachable> {
         match (document, key) {
             (Destination::Service(policy), _) => Ok(Reached {
-                target: Arc::new(Target::new(policy, &self.shared, |key| self.backend(key, snapshot))),
+                target: Arc::new(Target::new(policy, &self.shared, backend)),
                 protocol: policy.protocol,
+                outside: false,
             }),
             (Destination::Unknown { cause }, _) => Err(Unreachable::Unknown(cause.clone())),
             (Destination::External, DestinationKey::Address(address)) => Ok(self.passthrough(&[*address])),
@@ -294,7 +327,7 @@ impl Discovery {
         let policy =
             ServicePolicy { service: None, protocol: Protocol::Detect, rules: Vec::new(), backend: key };
         let target = Target::new(&policy, &self.shared, |_| Some(client.clone()));
-        Reached { target: Arc::new(target), protocol: Protocol::Detect }
+        Reached { target: Arc::new(target), protocol: Protocol::Detect, outside: true }
     }
 
     /// Gives up destinations that nobody used for a while, and idle connections.
@@ -302,7 +335,11 @@ impl Discovery {
         let idle_ms = u64::try_from(limits::DESTINATION_IDLE.as_millis()).unwrap_or(u64::MAX);
         let now = self.clock();
         let is_idle = |cell: &Arc<Cell>| {
-            Arc::strong_count(cell) <= 1 && now.saturating_sub(cell.used_at.load(Ordering::Relaxed)) > idle_ms
+            if Arc::strong_count(cell) > 1 {
+                cell.used_at.store(now, Ordering::Relaxed);
+                return false;
+            }
+            now.saturating_sub(cell.used_at.load(Ordering::Relaxed)) > idle_ms
         };
         let mut released = Vec::new();
         lock(&self.cells).retain(|key, cell| {
@@ -329,6 +366,14 @@ impl Discovery {
     fn clock(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Takes out the destination that nobody uses for the longest; says whether it was followed.
+fn give_up_one(cells: &mut HashMap<DestinationKey, Arc<Cell>>) -> Option<(DestinationKey, bool)> {
+    let unused = cells.iter().filter(|(_, cell)| Arc::strong_count(cell) == 1);
+    let oldest = unused.min_by_key(|(_, cell)| cell.used_at.load(Ordering::Relaxed))?.0.clone();
+    let cell = cells.remove(&oldest)?;
+    Some((oldest, cell.subscribed))
 }
 
 /// A backend of plain addresses.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use policy::limits;
 use policy::snapshot::{DestinationKey, Snapshot, Version};
-use policy::wire;
 use policy::wire::v1::policy_client::PolicyClient;
 use policy::wire::v1::watch_request::Kind;
 use policy::wire::v1::{Ack, Hello, Rejected, Subscribe, WatchRequest, WatchResponse};
+use policy::wire::{self, DocumentError};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use transport::tls::Tls;
@@ -129,7 +129,7 @@ impl Feed {
                     Ok(Some(message)) => {
                         *backoff = Backoff::new();
                         let ack = self.apply(&message);
-                        let is_whole = ack.digest == message.digest || !ack.rejected.is_empty();
+                        let is_whole = ack.digest == message.digest;
                         say.send(request(Kind::Ack(ack))).await?;
                         if !is_whole {
                             self.forget_versions();
@@ -162,7 +162,13 @@ impl Feed {
     }
 
     fn everything(&self) -> Subscribe {
-        Subscribe { add: self.wanted.keys().map(ToString::to_string).collect(), remove: Vec::new() }
+        // What is held and no longer needed was given up while nobody could be told.
+        let held = self.snapshot.borrow();
+        let given_up = held.destinations.keys().filter(|key| !self.wanted.contains_key(*key));
+        Subscribe {
+            add: self.wanted.keys().map(ToString::to_string).collect(),
+            remove: given_up.map(ToString::to_string).collect(),
+        }
     }
 
     /// Counts who needs what; the message that tells the controller, if it must be told.
@@ -194,6 +200,13 @@ impl Feed {
                 Ok((document, version)) => next.put(document, version),
                 Err(error) => {
                     tracing::warn!(key = document.key, error = chain(&error), "a document is refused");
+                    // The controller is told: what is refused is not asked for again. One that was
+                    // changed on the way is.
+                    if !matches!(error, DocumentError::Content(_))
+                        && let Ok(version) = document.version.parse()
+                    {
+                        next.versions.insert(document.key.clone(), version);
+                    }
                     rejected.push(Rejected {
                         key: document.key.clone(),
                         version: document.version.clone(),

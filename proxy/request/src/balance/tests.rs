@@ -63,10 +63,10 @@ fn what_was_tried_backs_off_or_terminates_is_taken_only_when_nothing_else_is_lef
 #[tokio::test(start_paused = true)]
 async fn a_peak_counts_at_once_and_is_forgotten_slowly() {
     let load = Load::new();
-    load.measured(Duration::from_millis(1), Instant::now());
-    load.measured(Duration::from_millis(500), Instant::now());
+    load.answered(Duration::from_millis(1), Instant::now());
+    load.answered(Duration::from_millis(500), Instant::now());
     assert!(load.value(Instant::now()) >= 0.5);
-    load.measured(Duration::from_millis(1), Instant::now());
+    load.answered(Duration::from_millis(1), Instant::now());
     assert!(load.value(Instant::now()) > 0.4, "one fast answer forgives nothing");
     tokio::time::advance(limits::EWMA_DECAY * 5).await;
     assert!(load.value(Instant::now()) < 0.01);
@@ -87,4 +87,20 @@ async fn failed_connects_back_off_longer_each_time_until_one_succeeds() {
     load.connect_failed(Instant::now());
     load.connected();
     assert!(!load.backs_off(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_nobody_grows_heavier_and_stays_so_when_it_is_given_up() {
+    let (hung, well) = (Load::new(), Load::new());
+    for _ in 0..20 {
+        hung.asked(Instant::now());
+        well.asked(Instant::now());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        well.answered(Duration::from_millis(900), Instant::now());
+        hung.given_up(Duration::from_secs(1), Instant::now());
+        assert!(hung.value(Instant::now()) > well.value(Instant::now()));
+    }
+    hung.asked(Instant::now());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert!(hung.value(Instant::now()) >= 60.0, "its silence is its load");
 }

@@ -103,3 +103,15 @@ async fn a_drain_says_goaway_and_a_late_http2_connection_is_answered_too() {
         assert!(sender.send_request(request()).await.is_err());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_asks_now_and_then_is_not_idle() {
+    let (mut client, ended) = served(HttpVersion::Http1, &Drain::new()).await;
+    let began = Instant::now();
+    while began.elapsed() < limits::SERVER_IDLE * 2 {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        answer(&mut client).await;
+        tokio::time::sleep(limits::HEADER_TIMEOUT * 3 / 2).await;
+    }
+    assert!(!ended.is_finished());
+}

@@ -19,6 +19,7 @@ impl Discovery {
             cell.used_at.store(self.clock(), Ordering::Relaxed);
             return Ok(cell.clone());
         }
+        self.where_the_mesh_ends(name).await?;
         let (addresses, valid_until) = self.look_up(name).await.map_err(|(error, _)| error)?;
         if let Some(inside) = self.inside(&addresses) {
             return self.find(&inside).await;
@@ -38,6 +39,16 @@ impl Discovery {
         let (discovery, cell_weak) = (Arc::downgrade(self), Arc::downgrade(&cell));
         tokio::spawn(keep_resolved(discovery, cell_weak, name.clone(), addresses, valid_until));
         Ok(cell)
+    }
+
+    /// Waits until it is known which addresses belong to the mesh: nothing is passed on before.
+    async fn where_the_mesh_ends(&self, name: &External) -> Result<(), Unreachable> {
+        let mut snapshots = self.snapshot.clone();
+        let known = snapshots.wait_for(|snapshot| snapshot.mesh.is_some());
+        match tokio::time::timeout(limits::DESTINATION_WAIT, known).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Unreachable::NoMesh(name.host.clone())),
+        }
     }
 
     fn inside(&self, addresses: &[SocketAddr]) -> Option<DestinationKey> {
@@ -71,6 +82,12 @@ async fn keep_resolved(
         tokio::time::sleep_until(again_at.into()).await;
         let (Some(discovery), Some(cell)) = (discovery.upgrade(), cell.upgrade()) else { return };
         match discovery.look_up(&name).await {
+            Ok((found, _)) if discovery.inside(&found).is_some() => {
+                // It has moved into the mesh: whoever asks next finds it there, by policy.
+                lock(&discovery.names).remove(&name);
+                cell.now.store(Arc::new(Err(Unreachable::Moved(name.host.clone()))));
+                return;
+            }
             Ok((found, valid_until)) => {
                 if !same(&found, &addresses) {
                     cell.now.store(Arc::new(Ok(discovery.passthrough(&found))));
