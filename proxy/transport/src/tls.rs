@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::detect::ClientHello;
 use crate::identity::{Anchors, Credentials, IdentityError, identity_of};
-use crate::io::Io;
+use crate::io::{Io, Rewound};
 
 /// The ALPN of a connection that begins with a transport header.
 pub const TRANSPORT_ALPN: &[u8] = b"transport.l5d.io/v1";
@@ -149,15 +149,8 @@ impl Tls {
     /// [`TlsError`]; the connection is gone then.
     pub async fn connect(&self, io: Io, peer: &Identity, with_header: bool) -> Result<Io, TlsError> {
         let ready = self.ready.load_full().ok_or(TlsError::NotReady)?;
-        let plain = io.into_plain().map_err(|_| TlsError::Handshake(nested()))?;
-        let name = ServerName::try_from(peer.dns_name())
-            .map_err(|error| TlsError::Certificate(io::Error::other(error)))?;
         let config = if with_header { &ready.client_with_header } else { &ready.client };
-        let connect = tokio_rustls::TlsConnector::from(config.clone()).connect(name, plain);
-        let tls = timeout(limits::HANDSHAKE_TIMEOUT, connect)
-            .await
-            .map_err(|_| TlsError::Timeout)?
-            .map_err(TlsError::of)?;
+        let tls = shake_hands(io, config.clone(), peer).await?;
         if with_header && tls.get_ref().1.alpn_protocol() != Some(TRANSPORT_ALPN) {
             return Err(TlsError::Alpn);
         }
@@ -170,16 +163,22 @@ impl Tls {
 /// # Errors
 /// [`TlsError`]; the connection is gone then.
 pub async fn connect_without_certificate(io: Io, peer: &Identity, anchors: &Anchors) -> Result<Io, TlsError> {
-    let plain = io.into_plain().map_err(|_| TlsError::Handshake(nested()))?;
     let config = anonymous(anchors.roots.clone()).map_err(|error| TlsError::of(io::Error::other(error)))?;
+    let tls = shake_hands(io, Arc::new(config), peer).await?;
+    Ok(Io::client(tls))
+}
+
+/// The client's part of a handshake with the workload `peer`.
+async fn shake_hands(
+    io: Io,
+    config: Arc<ClientConfig>,
+    peer: &Identity,
+) -> Result<tokio_rustls::client::TlsStream<Rewound>, TlsError> {
+    let plain = io.into_plain().map_err(|_| TlsError::Handshake(nested()))?;
     let name = ServerName::try_from(peer.dns_name())
         .map_err(|error| TlsError::Certificate(io::Error::other(error)))?;
-    let connect = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, plain);
-    let tls = timeout(limits::HANDSHAKE_TIMEOUT, connect)
-        .await
-        .map_err(|_| TlsError::Timeout)?
-        .map_err(TlsError::of)?;
-    Ok(Io::client(tls))
+    let connect = tokio_rustls::TlsConnector::from(config).connect(name, plain);
+    timeout(limits::HANDSHAKE_TIMEOUT, connect).await.map_err(|_| TlsError::Timeout)?.map_err(TlsError::of)
 }
 
 fn anonymous(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
