@@ -9,6 +9,9 @@ use policy::wire::{self, v1};
 
 use crate::index::Index;
 
+/// Destinations kept encoded for all proxies.
+const SHARED_MAX: usize = 16 * policy::limits::DESTINATIONS_MAX;
+
 /// A document as it is sent.
 #[derive(Debug)]
 pub(crate) struct Encoded {
@@ -72,6 +75,10 @@ impl Documents {
             let (destination, backends) = self.index.lookup(key, client);
             Encoded::new(&Document::Destination(key.clone(), Arc::new(destination)), backends)
         };
+        // Keys come from proxies: what is asked beyond this is answered and not kept.
+        if shared.destinations.len() >= SHARED_MAX && !shared.destinations.contains_key(&place) {
+            return make();
+        }
         shared.destinations.entry(place).or_insert_with(make).clone()
     }
 

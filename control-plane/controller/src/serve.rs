@@ -76,6 +76,7 @@ impl Connection {
             Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
         };
         let peer = PeerIdentity(tls::peer_identity(stream.get_ref().1));
+        let is_anonymous = peer.0.is_none();
         tracing::debug!(%address, identity = ?peer.0, "connected");
         self.metrics.connections.inc();
         let routes = self.routes;
@@ -91,12 +92,18 @@ impl Connection {
             .keep_alive_interval(limits::CONTROL_KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = served.await {
-            tracing::debug!(%address, %error, "connection ended");
+        let patience = if is_anonymous { ANONYMOUS_LIFETIME } else { Duration::MAX };
+        match tokio::time::timeout(patience, served).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%address, %error, "connection ended"),
+            Err(_) => tracing::debug!(%address, "a connection without a certificate has had its time"),
         }
         self.metrics.connections.dec();
     }
 }
+
+/// Whoever has no certificate comes for one, and takes no place for longer.
+const ANONYMOUS_LIFETIME: Duration = Duration::from_secs(30);
 
 /// A proxy that does not answer a ping this long is gone.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,13 +1,15 @@
 //! deliver: the way of a request from a peer to the application beside the proxy.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use policy::endpoint::Endpoint;
+use policy::limits;
 use policy::route::{RouteKind, RuleName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use transport::header::SessionProtocol;
 
@@ -17,8 +19,8 @@ use crate::client::{Answered, Pool, SendError};
 use crate::drain::Drain;
 use crate::forward::chain;
 use crate::headers::{
-    CLIENT_ID, has_two_hosts, is_loop, is_too_large, pass_via, restore_http1, strip_forged, strip_hop_by_hop,
-    tag_response, to_http1, untag_response, wants_upgrade,
+    CLIENT_ID, has_two_hosts, is_loop, is_too_large, pass_via, restore_http1, say_chunked, strip_forged,
+    strip_hop_by_hop, tag_response, to_http1, untag_response, wants_upgrade,
 };
 use crate::metrics::{Direction, RouteLabels, Series};
 use crate::outcome::{Cause, Failure, Fate, grpc_status, is_grpc};
@@ -29,7 +31,11 @@ use crate::upgrade;
 /// The application beside the proxy, on one of its ports.
 pub struct LocalClient {
     pool: Arc<Pool>,
-    series: Arc<Series>,
+    labels: RouteLabels,
+    /// Looked up when a request is first let in: whoever knocks at every port makes no series.
+    series: OnceLock<Arc<Series>>,
+    /// Requests under way, so that nobody makes more connections than the application can bear.
+    places: Arc<Semaphore>,
     authority: Authority,
 }
 
@@ -56,7 +62,9 @@ impl LocalClient {
         let endpoint = Endpoint { address, pod: "".into(), zone: None, peer: None, terminating: false };
         Self {
             pool: Arc::new(Pool::new(endpoint, shared.tls.clone())),
-            series: shared.metrics.series(labels),
+            labels,
+            series: OnceLock::new(),
+            places: Arc::new(Semaphore::new(limits::BACKEND_IN_FLIGHT_MAX as usize)),
             authority: authority_of(address),
         }
     }
@@ -82,6 +90,8 @@ pub struct Sender<'a> {
     pub meshed: bool,
     /// What upgraded connections belong to.
     pub drain: &'a Drain,
+    /// The connection's place among all, held by what it is upgraded to.
+    pub place: &'a Arc<OwnedSemaphorePermit>,
 }
 
 /// Hands a request to the application and brings its response.
@@ -115,17 +125,25 @@ pub async fn deliver(
     if let Some(id) = sender.client_id {
         request.headers_mut().insert(CLIENT_ID, id.clone());
     }
+    let place = local.places.clone().try_acquire_owned().map_err(|_| {
+        let details = format!("{} requests are under way to the application", limits::BACKEND_IN_FLIGHT_MAX);
+        NotDelivered::Failed(Failure::new(Cause::Overloaded, details))
+    })?;
     let is_grpc = is_grpc(request.headers());
     let absolute_form = request.uri().authority().is_some();
     if wants_upgrade(&request) && came_as != Version::HTTP_2 {
         to_http1(&mut request, &local.authority, absolute_form);
-        return upgrade::deliver(&local.pool, request, sender.drain).await.map_err(NotDelivered::Failed);
+        let held = (place, sender.place.clone());
+        return upgrade::deliver(&local.pool, request, sender.drain, held)
+            .await
+            .map_err(NotDelivered::Failed);
     }
     strip_hop_by_hop(request.headers_mut());
     let session = if request.version() == Version::HTTP_2 {
         SessionProtocol::Http2
     } else {
         to_http1(&mut request, &local.authority, absolute_form);
+        say_chunked(&mut request);
         SessionProtocol::Http1
     };
     let sent = local.pool.send(request.map(Body::incoming), session).await;
@@ -138,7 +156,8 @@ pub async fn deliver(
     }
     let mut track = Track::new(started, response.status().as_u16(), is_grpc);
     track.grpc_status = grpc_status(response.headers());
-    track.series = Some(local.series.clone());
+    track.series = Some(local.series.get_or_init(|| shared.metrics.series(local.labels.clone())).clone());
+    track.permit = Some(place);
     track.lease = Some(lease);
     Ok(response.map(|body| Body::tracked(body, track, None)))
 }

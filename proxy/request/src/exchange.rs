@@ -18,7 +18,7 @@ use crate::backend::{BackendClient, EndpointClient, InFlight};
 use crate::body::Body;
 use crate::client::{Answered, Lease, SendError};
 use crate::forward::{Passage, chain};
-use crate::headers::{to_http1, to_http2, untag_response};
+use crate::headers::{say_chunked, to_http1, to_http2, untag_response};
 use crate::metrics::{AttemptResult, RetryReason};
 use crate::outcome::{Cause, Failure, Fate, is_grpc};
 use crate::replay::Replay;
@@ -276,6 +276,7 @@ impl<'a> Exchange<'a> {
             (request, SessionProtocol::Http2)
         } else {
             to_http1(&mut request, authority, absolute_form);
+            say_chunked(&mut request);
             (request, SessionProtocol::Http1)
         }
     }

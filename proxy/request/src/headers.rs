@@ -4,7 +4,7 @@
 //! `l5d-orig-proto` says so (linkerd2-proxy, `linkerd/proxy/http/src/orig_proto.rs`, version 2.366).
 
 use http::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
@@ -34,6 +34,21 @@ pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
     })
 }
 
+/// What no `Connection` may name away (RFC 9110 §7.6.1 asks so of senders): it says whom a message is
+/// for, who sent it, and where it ends.
+const ENDS_TO_END: [HeaderName; 5] = [HOST, VIA, CONTENT_LENGTH, CLIENT_ID, ORIG_PROTO];
+
+/// Says that a body follows whose length nobody knows (RFC 9112 §6.1). Without it a GET's would be
+/// taken for none.
+pub(crate) fn say_chunked<B: http_body::Body>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_11
+        && !request.body().is_end_stream()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
 /// Takes away what belongs to the connection it came on (RFC 9110 §7.6.1). `te: trailers` stays:
 /// gRPC asks for it on every hop.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -45,7 +60,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         let named: Vec<_> = headers.get_all(CONNECTION).iter().flat_map(split).collect();
         headers.remove(CONNECTION);
         for name in named {
-            headers.remove(name);
+            if !ENDS_TO_END.contains(&name) {
+                headers.remove(name);
+            }
         }
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
@@ -83,6 +100,9 @@ pub(crate) fn is_too_large<B>(request: &Request<B>) -> bool {
 pub(crate) fn strip_for_upgrade(headers: &mut HeaderMap) {
     headers.remove(HTTP2_SETTINGS);
     headers.remove(PROXY_CONNECTION);
+    if headers.contains_key(CONNECTION) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
 }
 
 /// Adds our name to `Via` (RFC 9110 §7.6.3). Says how often it stood there already, so that a
@@ -158,7 +178,7 @@ pub(crate) fn restore_http1<B>(request: &mut Request<B>) -> Option<Version> {
     *request.version_mut() = version;
     if let Some(authority) = request.uri().authority().cloned() {
         if !request.headers().contains_key(HOST)
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+            && let Ok(host) = HeaderValue::from_str(without_userinfo(&authority))
         {
             request.headers_mut().insert(HOST, host);
         }

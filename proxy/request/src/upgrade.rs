@@ -68,10 +68,11 @@ pub(crate) async fn deliver(
     pool: &Pool,
     request: Request<Incoming>,
     drain: &Drain,
+    held: impl Send + 'static,
 ) -> Result<Response<Body>, Failure> {
     let opened =
         pool.open(None).await.map_err(|error| Failure::new(Cause::Connect(error.token()), error.reason()))?;
-    exchange(opened, request, drain, ()).await
+    exchange(opened, request, drain, held).await
 }
 
 /// Sends `request` on a fresh connection; when both sides agree to change, carries what follows

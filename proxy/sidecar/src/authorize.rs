@@ -1,12 +1,13 @@
 //! authorize: whether a peer may reach a port of the workload beside this proxy.
 //!
 //! The AccessPolicy in force for the port decides; where there is none, the proxy's own default
-//! (`--inbound-default`). `--strict` goes first and turns away whoever has no identity. The paths
+//! (`--inbound-default`). `--strict` goes first and turns away plaintext. The paths
 //! of probes that the pod itself declares are let through to everybody, because the kubelet has no
 //! identity.
 
 use std::net::IpAddr;
 
+use http::Request;
 use policy::identity::Identity;
 use policy::snapshot::{Access, AccessRule, InboundPort};
 
@@ -70,9 +71,13 @@ pub(crate) fn authorize(port: &InboundPort, defaults: Defaults, peer: &Peer) -> 
     }
 }
 
-/// Whether `path` is one of the port's own probes, which anybody may ask for.
-pub(crate) fn is_probe(port: &InboundPort, method: &http::Method, path: &str) -> bool {
-    method == http::Method::GET && port.probes.iter().any(|probe| probe == path)
+/// Whether a request is one of the port's own probes, which anybody may ask for. A probe asks and
+/// brings nothing: what upgrades, or has a body, is more than that.
+pub(crate) fn is_probe<B: http_body::Body>(port: &InboundPort, request: &Request<B>) -> bool {
+    request.method() == http::Method::GET
+        && request.body().is_end_stream()
+        && !request.headers().contains_key(http::header::UPGRADE)
+        && port.probes.iter().any(|probe| probe == request.uri().path())
 }
 
 fn names(rule: &AccessRule, peer: &Peer) -> bool {
@@ -148,8 +153,17 @@ mod tests {
     #[test]
     fn a_probe_is_its_exact_path_by_get() {
         let port = InboundPort { probes: vec!["/healthz".to_owned()], ..only_web() };
-        assert!(is_probe(&port, &http::Method::GET, "/healthz"));
-        assert!(!is_probe(&port, &http::Method::POST, "/healthz"));
-        assert!(!is_probe(&port, &http::Method::GET, "/healthz/../admin"));
+        let get = |path: &str| Request::get(path).body(String::new()).unwrap();
+        assert!(is_probe(&port, &get("/healthz")));
+        assert!(!is_probe(&port, &Request::post("/healthz").body(String::new()).unwrap()));
+        assert!(!is_probe(&port, &get("/healthz/../admin")));
+    }
+
+    #[test]
+    fn a_probe_that_upgrades_or_has_a_body_is_none() {
+        let port = InboundPort { probes: vec!["/healthz".to_owned()], ..only_web() };
+        let upgrade = Request::get("/healthz").header("upgrade", "websocket").body(String::new()).unwrap();
+        assert!(!is_probe(&port, &upgrade));
+        assert!(!is_probe(&port, &Request::get("/healthz").body("all of it".to_owned()).unwrap()));
     }
 }

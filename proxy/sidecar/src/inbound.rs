@@ -21,7 +21,7 @@ use request::drain::Drain;
 use request::metrics::Direction;
 use request::outcome::{Cause, Failure, is_grpc};
 use request::server::{HttpVersion, Reset, serve};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use transport::connect::dial;
 use transport::detect::Detected;
 use transport::header::{SessionProtocol, TransportHeader};
@@ -29,10 +29,11 @@ use transport::io::Io;
 use transport::listen::Accepted;
 use transport::tls::Tls;
 
-use crate::authorize::{Defaults, Denied, Peer, authorize, is_probe};
+use crate::authorize::{Defaults, Peer, authorize, is_probe};
 use crate::carry::{Carrier, Held};
 use crate::first_word::{FirstWord, first_word};
 use crate::observe::SharedObserver;
+use crate::refused::Refused;
 use crate::telemetry::{Metrics, PeerLabels};
 
 /// What all incoming connections of a worker share.
@@ -60,6 +61,8 @@ struct Caller {
     client: Option<String>,
     /// Counts its requests that were let in.
     requests: OnceLock<Counter>,
+    /// Its place among the connections, kept also by what it is upgraded to.
+    place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Caller {
@@ -72,54 +75,13 @@ impl Caller {
     }
 }
 
-/// Why a connection is ended before anything of it was delivered.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("the TLS handshake failed")]
-    Tls(#[source] transport::tls::TlsError),
-    #[error("its transport header is unusable")]
-    Header(#[source] transport::header::HeaderError),
-    #[error("it came to the sidecar's own port without being for this workload")]
-    NotForUs,
-    #[error("it asks for port {0}, which is this proxy's own")]
-    OwnPort(u16),
-    #[error("it asks for a gateway's service, which this proxy is not")]
-    Gateway,
-    #[error("port {0} is spoken to by HTTP and this is not HTTP")]
-    NotHttp(u16),
-    #[error("{0}")]
-    Denied(Denied),
-    #[error("this proxy has no policy yet")]
-    NoPolicy,
-    #[error("the first bytes did not come")]
-    FirstWord(#[source] crate::first_word::FirstWordError),
-    #[error("nothing came within {:?}", limits::DETECT_TIMEOUT)]
-    Silent,
-    #[error("the application is not reached")]
-    Application(#[source] transport::connect::ConnectError),
-}
-
-impl Refused {
-    fn token(&self) -> &'static str {
-        match self {
-            Self::Tls(_) => "tls_protocol_error",
-            Self::Header(_) | Self::NotHttp(_) | Self::Gateway => "http_protocol_error",
-            Self::NotForUs | Self::OwnPort(_) => "relay_denied",
-            Self::Denied(_) => "http_request_denied",
-            Self::NoPolicy => "destination_unavailable",
-            Self::FirstWord(_) | Self::Silent => "connection_read_timeout",
-            Self::Application(error) => error.token(),
-        }
-    }
-}
-
 impl Inbound {
     /// Serves one connection to its end.
     pub(crate) async fn connection(self: Arc<Self>, accepted: Accepted) {
-        let (address, _place) = (accepted.peer, accepted.permit);
+        let (address, place) = (accepted.peer, Arc::new(accepted.permit));
         let served = match accepted.original_dst {
-            Some(dst) => self.clone().redirected(accepted.io, address, dst).await,
-            None => self.clone().direct(accepted.io, address, accepted.local).await,
+            Some(dst) => self.clone().redirected(accepted.io, address, dst, place).await,
+            None => self.clone().direct(accepted.io, address, accepted.local, place).await,
         };
         if let Err((io, refused)) = served {
             self.shared.metrics().error(Direction::inbound, refused.token());
@@ -137,6 +99,7 @@ impl Inbound {
         mut io: Io,
         address: SocketAddr,
         local: SocketAddr,
+        place: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), (Option<Io>, Refused)> {
         let hello = match self.hear(&mut io).await? {
             FirstWord::Client(Detected::Tls(hello), _) => hello,
@@ -164,11 +127,30 @@ impl Inbound {
             return Err((Some(io), Refused::OwnPort(header.port)));
         }
         let peer = Peer { identity: peer, address: address.ip(), tls: true };
-        let caller = self.caller(peer, SocketAddr::new(local.ip(), header.port));
+        let caller = self.caller(peer, SocketAddr::new(local.ip(), header.port), place);
         match header.session {
             Some(SessionProtocol::Http1) => self.http(io, HttpVersion::Http1, caller).await,
             Some(SessionProtocol::Http2) => self.http(io, HttpVersion::Http2, caller).await,
-            None => self.bytes(io, &caller, None).await,
+            None => self.unannounced(io, caller).await,
+        }
+    }
+
+    /// A session that the other sidecar does not name: bytes of a protocol that the port is said to
+    /// speak, or whatever either side begins with. HTTP among it is HTTP here too.
+    async fn unannounced(self: Arc<Self>, mut io: Io, caller: Caller) -> Result<(), (Option<Io>, Refused)> {
+        if let Err(refused) = self.authorize(&caller) {
+            return Err((Some(io), refused));
+        }
+        let port = caller.application.port();
+        let is_opaque = self
+            .policy()
+            .is_some_and(|policy| matches!(policy.port(port).protocol, Protocol::Opaque | Protocol::Tls));
+        if is_opaque {
+            return self.bytes(io, &caller, None).await;
+        }
+        match first_word(&mut io, || dial(caller.application)).await {
+            Ok(word) => self.heard(io, word, caller).await,
+            Err(error) => Err((Some(io), Refused::FirstWord(error))),
         }
     }
 
@@ -178,11 +160,13 @@ impl Inbound {
         mut io: Io,
         address: SocketAddr,
         dst: SocketAddr,
+        place: Arc<OwnedSemaphorePermit>,
     ) -> Result<(), (Option<Io>, Refused)> {
         if self.own_ports.contains(&dst.port()) {
             return Err((Some(io), Refused::OwnPort(dst.port())));
         }
-        let plain = self.caller(Peer { identity: None, address: address.ip(), tls: false }, dst);
+        let plain =
+            self.caller(Peer { identity: None, address: address.ip(), tls: false }, dst, place.clone());
         // Whoever may not speak in plaintext may still begin TLS; the application hears nothing
         // of it until then.
         let word = if self.authorize(&plain).is_ok() {
@@ -203,7 +187,7 @@ impl Inbound {
                 let tls = self.tls.accept(io).await.map_err(|error| (None, Refused::Tls(error)))?;
                 let mut io = tls.io;
                 let peer = Peer { identity: tls.peer, address: address.ip(), tls: true };
-                let caller = self.caller(peer, dst);
+                let caller = self.caller(peer, dst, place);
                 if let Err(refused) = self.authorize(&caller) {
                     return Err((Some(io), refused));
                 }
@@ -249,11 +233,11 @@ impl Inbound {
         }
     }
 
-    fn caller(&self, peer: Peer, dst: SocketAddr) -> Caller {
+    fn caller(&self, peer: Peer, dst: SocketAddr, place: Arc<OwnedSemaphorePermit>) -> Caller {
         let application = SocketAddr::new(self.application.unwrap_or(dst.ip()), dst.port());
         let client = peer.identity.as_ref().map(ToString::to_string);
         let client_id = peer.identity.as_ref().and_then(|id| HeaderValue::try_from(id.dns_name()).ok());
-        Caller { peer, application, client_id, client, requests: OnceLock::new() }
+        Caller { peer, application, client_id, client, requests: OnceLock::new(), place }
     }
 
     fn policy(&self) -> Option<Arc<InboundPolicy>> {
@@ -346,13 +330,17 @@ impl Inbound {
         let failed = |cause, details: String| NotDelivered::Failed(Failure::new(cause, details));
         let policy = self.policy().ok_or_else(|| failed(Cause::NotReady, Refused::NoPolicy.to_string()))?;
         let port = policy.port(caller.application.port());
-        if !is_probe(port, request.method(), request.uri().path()) {
+        if !is_probe(port, &request) {
             authorize(port, self.defaults, &caller.peer)
                 .map_err(|denied| failed(Cause::Denied, denied.to_string()))?;
         }
         caller.requests.get_or_init(|| self.metrics.peer(caller.labels())).inc();
-        let sender =
-            Sender { client_id: caller.client_id.as_ref(), meshed: caller.peer.tls, drain: &self.drain };
+        let sender = Sender {
+            client_id: caller.client_id.as_ref(),
+            meshed: caller.peer.tls,
+            drain: &self.drain,
+            place: &caller.place,
+        };
         deliver(local, request, &sender, &self.shared).await
     }
 

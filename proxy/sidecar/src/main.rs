@@ -23,6 +23,7 @@ mod inbound;
 mod link;
 mod observe;
 mod outbound;
+mod refused;
 mod telemetry;
 mod worker;
 

@@ -187,7 +187,7 @@ impl Metrics {
         let labels = if is_known(&self.peers_known, name) {
             labels
         } else {
-            PeerLabels { client: "other".to_owned(), ..labels }
+            PeerLabels { client: "other".to_owned(), port: 0, ..labels }
         };
         self.peers.get_or_create(&labels).clone()
     }

@@ -69,10 +69,13 @@ fn detect_tls(bytes: &[u8]) -> Option<Detected> {
 /// METHOD SP TARGET SP HTTP/1.x, with the empty lines before it that a server should ignore
 /// (RFC 9112 §2.2).
 fn detect_http1(bytes: &[u8]) -> Option<Detected> {
-    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).filter(|start| *start <= 4);
+    let start = bytes
+        .iter()
+        .position(|b| !matches!(b, b'\r' | b'\n'))
+        .filter(|start| *start < limits::DETECT_BYTES_MAX);
     let line = match start {
         Some(start) => &bytes[start..],
-        None if bytes.len() <= 4 => return None,
+        None if bytes.len() < limits::DETECT_BYTES_MAX => return None,
         None => return Some(Detected::Opaque),
     };
     let method = line.iter().take_while(|b| is_token(**b)).count();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use policy::identity::{Identity, IdentityPattern};
-use policy::snapshot::{AccessRule, Inbound, InboundPort, Protocol};
+use policy::snapshot::{Access, AccessRule, Inbound, InboundPort, Protocol};
 use resources::{AccessPolicy, Pod, Source};
 
 use super::{Index, Named};
@@ -18,7 +18,13 @@ impl Index {
         let pod = self.pods.get(&named).filter(|pod| self.identity(pod) == *identity);
         let mut inbound =
             Inbound { identity: identity.clone(), ports: Default::default(), other: InboundPort::default() };
-        let Some(pod) = pod else { return inbound };
+        let Some(pod) = pod else {
+            // Nobody can say which of the namespace's policies select it: closed, not open.
+            if self.access_policies.get(&named.0).is_some_and(|policies| !policies.is_empty()) {
+                inbound.other.default = Some(Access::Deny);
+            }
+            return inbound;
+        };
         let policies: Vec<&AccessPolicy> = self
             .access_policies
             .get(&named.0)

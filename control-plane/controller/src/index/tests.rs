@@ -175,3 +175,13 @@ spec: {targetRefs: [{name: orders}], protocol: {'5432': Opaque}, retry: {budget:
     assert_eq!((settings.budget.ratio, settings.in_flight_max, settings.queue_max), (0.5, 7, 500));
     assert_eq!(inbound(&index, "orders-1", "orders").port(5432).protocol, Protocol::Opaque);
 }
+
+#[test]
+fn a_pod_nobody_knows_is_closed_where_its_namespace_has_policies_and_left_to_the_default_elsewhere() {
+    let access = "apiVersion: tidegate.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: p, namespace: shop}\n\
+        spec: {selector: {matchLabels: {app: orders}}, default: Deny}\n---\n";
+    let identity = "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap();
+    let default = |objects: &str| index(objects).inbound("gone", &identity).other.default;
+    assert_eq!(default(&format!("{SHOP}{access}")), Some(policy::snapshot::Access::Deny));
+    assert_eq!(default(SHOP), None);
+}

@@ -98,3 +98,17 @@ fn anchors_of_mesh_trust_stand_after_the_issuer_and_survive_a_restart() {
     assert!(authority.set_anchors(&[]).unwrap());
     assert_eq!(authority.roots().unwrap().len(), 1);
 }
+
+#[test]
+fn the_token_of_an_account_without_pods_does_not_count() {
+    let state = tempfile::tempdir().unwrap();
+    let tokens = Tokens::open(state.path()).unwrap();
+    let orders = ("shop".to_owned(), "orders".to_owned());
+    tokens.ensure(&[orders.clone()].into()).unwrap();
+    let token = std::fs::read_to_string(state.path().join("tokens/shop.orders.token")).unwrap();
+    assert_eq!(tokens.owner(&token), Some(orders.clone()));
+    tokens.ensure(&[].into()).unwrap();
+    assert_eq!(tokens.owner(&token), None);
+    tokens.ensure(&[orders.clone()].into()).unwrap();
+    assert_eq!(tokens.owner(&token), Some(orders));
+}

@@ -19,6 +19,8 @@ const TOKEN_BYTES: usize = 32;
 pub(crate) struct Tokens {
     directory: PathBuf,
     known: Mutex<BTreeMap<Named, [u8; 32]>>,
+    /// Accounts of the pods there are now: nobody else's token counts.
+    current: Mutex<BTreeSet<Named>>,
 }
 
 impl Tokens {
@@ -41,7 +43,7 @@ impl Tokens {
             }
             known.insert(owner, Sha256::digest(text.trim()).into());
         }
-        Ok(Self { directory, known: Mutex::new(known) })
+        Ok(Self { directory, known: Mutex::new(known), current: Mutex::default() })
     }
 
     /// Makes a token for each of `accounts` that has none.
@@ -49,6 +51,7 @@ impl Tokens {
     /// # Errors
     /// When one cannot be written; those before it stand.
     pub(crate) fn ensure(&self, accounts: &BTreeSet<Named>) -> anyhow::Result<()> {
+        *self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = accounts.clone();
         for account in accounts {
             if self.known().contains_key(account) {
                 continue;
@@ -78,7 +81,8 @@ impl Tokens {
                 found = Some(account);
             }
         }
-        found.cloned()
+        let current = self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.filter(|account| current.contains(*account)).cloned()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Named, [u8; 32]>> {

@@ -61,7 +61,7 @@ impl Session {
     /// Takes what the proxy says of itself. Destinations it still holds count as asked for: they
     /// must not be taken away only because its Subscribe comes a moment later.
     pub(crate) fn hello(&mut self, hello: v1::Hello) {
-        self.pod = hello.pod;
+        self.pod = hello.pod.chars().take(253).collect();
         for (key, version) in hello.held {
             let Ok(version) = version.parse() else { continue };
             if let Some(Ok(destination)) = key.strip_prefix("destination/").map(str::parse) {
@@ -78,22 +78,25 @@ impl Session {
         for key in subscribe.remove.iter().filter_map(|text| text.parse().ok()) {
             self.wanted.remove(&key);
         }
-        for text in subscribe.add {
-            match text.parse() {
-                Ok(key) => self.want(key),
-                Err(error) => {
-                    tracing::warn!(identity = %self.identity, %error, "subscription is not understood");
-                }
+        // One line however many: a proxy must not keep the controller writing.
+        let mut refused = subscribe.add.len().saturating_sub(limits::DESTINATIONS_MAX);
+        for text in subscribe.add.iter().take(limits::DESTINATIONS_MAX) {
+            if !text.parse().is_ok_and(|key| self.want(key)) {
+                refused += 1;
             }
+        }
+        if refused > 0 {
+            tracing::warn!(identity = %self.identity, refused, "subscriptions are not understood or too many");
         }
     }
 
-    fn want(&mut self, key: DestinationKey) {
-        if self.wanted.len() < limits::DESTINATIONS_MAX {
+    /// Says whether there was room.
+    fn want(&mut self, key: DestinationKey) -> bool {
+        let room = self.wanted.len() < limits::DESTINATIONS_MAX || self.wanted.contains(&key);
+        if room {
             self.wanted.insert(key);
-        } else {
-            tracing::warn!(identity = %self.identity, %key, "as many destinations as a proxy may hold");
         }
+        room
     }
 
     /// What has to be sent so that the proxy holds what `documents` say; `None` when it does. The

@@ -55,7 +55,9 @@ fn the_response_is_tagged_with_its_version() {
 fn what_belongs_to_one_hop_stays_behind_and_te_trailers_goes_on() {
     let list = [
         ("connection", "close, x-private"),
-        ("connection", "x-second"),
+        ("connection", "x-second, l5d-client-id, host, content-length"),
+        ("l5d-client-id", "web"),
+        ("host", "orders"),
         ("x-second", "2"),
         ("x-private", "1"),
         ("keep-alive", "timeout=5"),
@@ -67,7 +69,7 @@ fn what_belongs_to_one_hop_stays_behind_and_te_trailers_goes_on() {
     strip_hop_by_hop(request.headers_mut());
     let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
     left.sort_unstable();
-    assert_eq!(left, ["te", "trailer"]);
+    assert_eq!(left, ["host", "l5d-client-id", "te", "trailer"]);
     request.headers_mut().insert(TE, HeaderValue::from_static("gzip"));
     strip_hop_by_hop(request.headers_mut());
     assert!(!request.headers().contains_key(TE));
