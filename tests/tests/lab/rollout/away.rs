@@ -9,8 +9,8 @@ use lab::{Pod, until};
 use super::orders::Orders;
 
 const RATE: u32 = 1000;
-/// Instead of a minute: longer than every wait and backoff of a request.
-const AWAY: Duration = Duration::from_secs(20);
+/// Longer than every wait and backoff of a request and of the stream.
+const AWAY: Duration = Duration::from_secs(60);
 /// The time a destination never seen waits for the controller, 3 s, and what curl adds.
 const UNKNOWN_WAIT_SECONDS: std::ops::Range<f64> = 2.5..4.5;
 

@@ -24,7 +24,7 @@ const END_PATIENCE: Duration = Duration::from_secs(20);
 /// The application ends first, as it does when nothing holds it: for most of the second in which the
 /// slice still names the pod, the sidecar refuses for it, and then the kernel for both.
 #[test]
-fn a_rollout_of_twenty_restarts_loses_no_request_and_executes_no_post_twice() -> Result<()> {
+fn a_rollout_loses_only_what_the_application_drops_and_executes_no_post_twice() -> Result<()> {
     let mut orders = Orders::new()?;
     let load = orders.load(RATE)?;
     for server in &orders.servers {
