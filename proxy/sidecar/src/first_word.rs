@@ -12,6 +12,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use policy::limits;
@@ -53,16 +54,30 @@ where
     D: FnOnce() -> F,
     F: Future<Output = Result<Io, E>>,
 {
-    timeout(limits::SERVER_IDLE, watch(client, dial)).await.map_err(|_| FirstWordError::Silent)?
+    let watched = watch(client, dial, limits::DETECT_SILENCE);
+    timeout(limits::SERVER_IDLE, watched).await.map_err(|_| FirstWordError::Silent)?
 }
 
-async fn watch<D, F, E>(client: &mut Io, dial: D) -> Result<FirstWord, FirstWordError>
+/// The same for a client that has been found silent already: the server is dialled at once.
+pub(crate) async fn first_word_of_silent<D, F, E>(
+    client: &mut Io,
+    dial: D,
+) -> Result<FirstWord, FirstWordError>
+where
+    D: FnOnce() -> F,
+    F: Future<Output = Result<Io, E>>,
+{
+    let watched = watch(client, dial, Duration::ZERO);
+    timeout(limits::SERVER_IDLE, watched).await.map_err(|_| FirstWordError::Silent)?
+}
+
+async fn watch<D, F, E>(client: &mut Io, dial: D, silence: Duration) -> Result<FirstWord, FirstWordError>
 where
     D: FnOnce() -> F,
     F: Future<Output = Result<Io, E>>,
 {
     let mut heard = BytesMut::with_capacity(1024);
-    match timeout(limits::DETECT_SILENCE, client.read_buf(&mut heard)).await {
+    match timeout(silence, client.read_buf(&mut heard)).await {
         Ok(read) => return decide(client, read, heard, None).await,
         Err(_silent) => {}
     }
