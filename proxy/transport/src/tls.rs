@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use policy::identity::Identity;
 use policy::limits;
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 
@@ -181,14 +181,18 @@ async fn shake_hands(
     timeout(limits::HANDSHAKE_TIMEOUT, connect).await.map_err(|_| TlsError::Timeout)?.map_err(TlsError::of)
 }
 
-fn anonymous(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
+/// What every client asks of a server: TLS 1.3, and a certificate that leads to `roots`.
+fn proving(roots: Arc<RootCertStore>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(provider())
+    Ok(ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_webpki_verifier(verifier)
-        .with_no_client_auth();
+        .with_webpki_verifier(verifier))
+}
+
+fn anonymous(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
+    let mut config = proving(roots)?.with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -224,13 +228,8 @@ impl Ready {
 }
 
 fn client(credentials: &Credentials, roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .with_webpki_verifier(verifier)
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+    let mut config =
+        proving(roots)?.with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
     config.resumption = Resumption::disabled();
     Ok(config)
 }

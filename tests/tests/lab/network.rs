@@ -1,5 +1,4 @@
 //! network: two pods of the lab reach each other, nothing else, and leave nothing behind.
-#![allow(missing_docs, reason = "tests are named as sentences")]
 
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ fn namespaces() -> Result<String> {
 }
 
 #[test]
-#[ignore = "makes network namespaces: needs root, run by tests/run --only lab"]
 fn two_pods_reach_each_other_and_leave_nothing_behind() -> Result<()> {
     let lab = Lab::new()?;
     let (web, orders) = (lab.pod("web", "shop", "web")?, lab.pod("orders", "shop", "orders")?);
@@ -48,7 +46,6 @@ fn two_pods_reach_each_other_and_leave_nothing_behind() -> Result<()> {
 }
 
 #[test]
-#[ignore = "makes network namespaces: needs root, run by tests/run --only lab"]
 fn a_link_can_be_slow_and_broken_and_mended() -> Result<()> {
     let lab = Lab::new()?;
     let (web, orders) = (lab.pod("web", "shop", "web")?, lab.pod("orders", "shop", "orders")?);
