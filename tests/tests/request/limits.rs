@@ -260,3 +260,22 @@ async fn a_header_block_that_never_ends_ends_the_connection() {
     mesh.counts("web", "outbound", "http_protocol_error", 5.0).await;
     assert!(grown < 3 * 1024, "grew by {grown} KiB");
 }
+
+#[tokio::test]
+async fn a_process_without_descriptors_waits_counts_and_goes_on_when_there_are_some() {
+    let (mesh, _app) = shop().await;
+    mesh.get("web", "orders", "/").await.seen();
+    mesh.sidecars["web"].leave_descriptors(2);
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(TcpStream::connect(mesh.at("web", OUTBOUND)).await.unwrap());
+    }
+    let said = || async { mesh.sidecars["web"].log().contains("accepting failed") };
+    until("a failed accept", said, |said| *said).await;
+    mesh.sidecars["web"].leave_descriptors(100);
+    let errors = "tidegate_transport_accept_errors_total";
+    mesh.reaches("web", errors, &[("direction", "outbound")], 1.0).await;
+    drop(held);
+    let answer = mesh.get("web", "orders", "/").await;
+    assert_eq!(answer.status, 200);
+}

@@ -107,6 +107,15 @@ impl Program {
         let _ = self.child.wait();
     }
 
+    /// Leaves it room for so many descriptors beyond those it has open.
+    pub(crate) fn leave_descriptors(&self, more: usize) {
+        let pid = self.child.id().to_string();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the program runs").count();
+        let limit = format!("--nofile={}:4096", open + more);
+        let set = Command::new("prlimit").args(["--pid", &pid, &limit]).status().expect("prlimit runs");
+        assert!(set.success(), "{limit} was not set");
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn rss_kib(&self) -> i64 {
         let path = format!("/proc/{}/status", self.child.id());
