@@ -13,8 +13,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use policy::limits;
+use policy::queue::AsyncPolicy;
 use policy::route::{Action, Match, PathMatch, RouteKind, Rule, RuleName};
-use resources::{Meta, Route, ServicePortSpec};
+use resources::{HttpRule, Meta, Route, ServicePortSpec};
 
 use crate::index::{AnyRoute, Attached, Index, Named};
 
@@ -27,13 +28,23 @@ pub(crate) fn rules(index: &Index, service: &Named, port: &ServicePortSpec, clie
     let consumer: Vec<_> = foreign.into_iter().filter(|a| a.route.namespace() == client).collect();
     let chosen = if consumer.is_empty() || client == service.0 { own } else { consumer };
     let mut compiled = Vec::new();
+    let inherited = index.async_policies().of_service(service);
     for attached in chosen {
         match &attached.route {
             AnyRoute::Http(route) => {
-                compile(index, route, RouteKind::Http, "HTTPRoute", matches::http, &mut compiled);
+                let own = |rule: &HttpRule| index.async_policies().of_rule(&route.meta, rule.name.as_deref());
+                let actions = route.rules.iter().enumerate().map(|(r, rule)| {
+                    let action = action::compile(index, route, "HTTPRoute", r);
+                    Arc::new(with_policy(action, || own(rule).or_else(|| inherited.clone())))
+                });
+                compile(route, RouteKind::Http, actions, matches::http, &mut compiled);
             }
             AnyRoute::Grpc(route) => {
-                compile(index, route, RouteKind::Grpc, "GRPCRoute", matches::grpc, &mut compiled);
+                let actions = (0..route.rules.len()).map(|r| {
+                    let action = action::compile(index, route, "GRPCRoute", r);
+                    Arc::new(with_policy(action, || inherited.clone()))
+                });
+                compile(route, RouteKind::Grpc, actions, matches::grpc, &mut compiled);
             }
         }
     }
@@ -81,17 +92,26 @@ struct Compiled {
     fault: Option<String>,
 }
 
+/// `action` with the AsyncPolicy it inherits where its rule names none itself.
+fn with_policy(mut action: Action, inherited: impl FnOnce() -> Option<Arc<AsyncPolicy>>) -> Action {
+    if let Action::Forward(forward) = &mut action
+        && forward.asynchronous.is_none()
+    {
+        forward.asynchronous = inherited();
+    }
+    action
+}
+
 fn compile<M>(
-    index: &Index,
     route: &Route<M>,
     kind: RouteKind,
-    kind_name: &'static str,
+    actions: impl Iterator<Item = Arc<Action>>,
     read: impl Fn(Option<&M>) -> Compiled,
     into: &mut Vec<(Rank, Rule)>,
 ) {
     let meta = &route.meta;
-    for (r, rule) in route.rules.iter().enumerate() {
-        let action = Arc::new(action::compile(index, route, kind_name, r));
+    let kind_name = if kind == RouteKind::Grpc { "GRPCRoute" } else { "HTTPRoute" };
+    for ((r, rule), action) in route.rules.iter().enumerate().zip(actions) {
         let name = RuleName {
             kind,
             namespace: meta.namespace.as_str().into(),

@@ -12,8 +12,7 @@ use crate::index::Index;
 /// Destinations kept encoded for all proxies.
 const SHARED_MAX: usize = 16 * policy::limits::DESTINATIONS_MAX;
 
-/// A document as it is sent.
-#[derive(Debug)]
+/// A document as it is sent; no `Debug`, for it may hold a secret.
 pub(crate) struct Encoded {
     /// What is sent.
     pub(crate) wire: v1::Document,

@@ -3,6 +3,7 @@
 //! Pure: no clock, no file, no socket. [`Index::apply`] takes the objects as they stand and builds
 //! every table anew; what follows are questions.
 
+mod asynchronous;
 mod endpoints;
 mod inbound;
 mod lookup;
@@ -19,9 +20,11 @@ use policy::identity::Identity;
 use policy::name::{Label, ServicePort};
 use policy::snapshot::{Mesh, Protocol};
 use resources::{
-    AccessPolicy, BackendPolicy, EndpointSlice, GrpcRoute, HttpRoute, Located, Namespace, Object, ParentRef,
-    Pod, ReferenceGrant, Service, ServicePortSpec,
+    AccessPolicy, AsyncPolicy, BackendPolicy, EndpointSlice, GrpcRoute, HttpRoute, Located, Namespace,
+    Object, ParentRef, Pod, ReferenceGrant, Secret, Service, ServicePortSpec,
 };
+
+use asynchronous::AsyncPolicies;
 
 /// A namespace and a name in it.
 pub(crate) type Named = (String, String);
@@ -39,11 +42,19 @@ pub(crate) struct Index {
     grants: Vec<ReferenceGrant>,
     backend_policies: BTreeMap<Named, Arc<BackendPolicy>>,
     access_policies: BTreeMap<String, Vec<AccessPolicy>>,
+    async_policies: AsyncPolicies,
     anchors: Vec<String>,
     cluster_addresses: HashMap<IpAddr, Named>,
     pod_addresses: HashMap<IpAddr, Named>,
     endpoint_ports: HashMap<SocketAddr, ServicePort>,
     endpoint_addresses: BTreeSet<IpAddr>,
+}
+
+/// What is of use only once all objects of its kinds are there.
+#[derive(Default)]
+struct Loose {
+    async_policies: Vec<AsyncPolicy>,
+    secrets: BTreeMap<Named, Secret>,
 }
 
 /// A route as one of its parents names it.
@@ -89,6 +100,7 @@ impl Index {
             grants: Vec::new(),
             backend_policies: BTreeMap::new(),
             access_policies: BTreeMap::new(),
+            async_policies: AsyncPolicies::default(),
             anchors: Vec::new(),
             cluster_addresses: HashMap::new(),
             pod_addresses: HashMap::new(),
@@ -100,16 +112,17 @@ impl Index {
     /// Takes `objects` as all there is. Of two with one name the first holds.
     pub(crate) fn apply(&mut self, objects: &[Located<Object>]) {
         *self = Self::new(self.mesh.clone());
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut loose) = (BTreeSet::new(), Loose::default());
         for object in objects.iter().map(|located| &located.value) {
             if seen.insert(object.id()) {
-                self.put(object.clone());
+                self.put(object.clone(), &mut loose);
             }
         }
+        self.async_policies = AsyncPolicies::new(loose.async_policies, &loose.secrets);
         self.join();
     }
 
-    fn put(&mut self, object: Object) {
+    fn put(&mut self, object: Object, loose: &mut Loose) {
         let meta = object.meta();
         let named = (meta.namespace.to_string(), meta.name.to_string());
         match object {
@@ -142,6 +155,10 @@ impl Index {
                     let service = (named.0.clone(), target.to_string());
                     self.backend_policies.entry(service).or_insert_with(|| policy.clone());
                 }
+            }
+            Object::AsyncPolicy(policy) => loose.async_policies.push(policy),
+            Object::Secret(secret) => {
+                loose.secrets.insert(named, secret);
             }
             Object::AccessPolicy(policy) => {
                 self.access_policies.entry(named.0).or_default().push(policy);
@@ -212,6 +229,11 @@ impl Index {
     /// clients of all namespaces share one document.
     pub(crate) fn is_consumer(&self, namespace: &str) -> bool {
         self.consumers.contains(namespace)
+    }
+
+    /// Which requests are taken in as messages.
+    pub(crate) fn async_policies(&self) -> &AsyncPolicies {
+        &self.async_policies
     }
 
     pub(crate) fn service(&self, named: &Named) -> Option<&Service> {

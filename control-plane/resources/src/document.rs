@@ -89,7 +89,14 @@ impl Reader {
                 let within = error.location().map_or(0, |at| usize::try_from(at.line()).unwrap_or(0));
                 let message = error.without_snippet().to_string();
                 let first = message.lines().next().unwrap_or_default();
-                let message = format!("this document is not YAML: {}", strip_location(first));
+                // What is said of a Secret may quote it.
+                let is_secret = text.contains("Secret") || text.contains("whsec_");
+                let what = if is_secret {
+                    "what is wrong is not told, for it may quote the secret"
+                } else {
+                    strip_location(first)
+                };
+                let message = format!("this document is not YAML: {what}");
                 self.problem(line + within.saturating_sub(1), name_in_text(text), Fault::new("", message));
             }
         }

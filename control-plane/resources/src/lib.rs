@@ -9,6 +9,7 @@
 //! [`validate_all`] finds what only shows between objects.
 
 mod access_policy;
+mod async_policy;
 mod backend_policy;
 mod document;
 mod duration;
@@ -17,13 +18,16 @@ mod mesh_trust;
 mod node;
 mod object;
 mod problem;
+mod quantity;
 mod route;
+mod secret;
 mod validate;
 
 pub use access_policy::{AccessPolicy, AccessRuleSpec, PolicyPort, Source};
+pub use async_policy::{AsyncPolicy, AsyncTarget};
 pub use backend_policy::{BackendPolicy, RetryBudgetSpec};
 pub use document::{Located, parse_file};
-pub use duration::{DurationError, parse_duration};
+pub use duration::{DurationError, IsoOrGoError, parse_duration, parse_iso_or_go, print_iso};
 pub use kubernetes::{
     Container, ContainerPort, EndpointSlice, Namespace, Pod, PortRef, Probe, Service, ServicePortSpec,
     SliceEndpoint, SlicePort,
@@ -31,10 +35,12 @@ pub use kubernetes::{
 pub use mesh_trust::MeshTrust;
 pub use object::{Meta, Object, ObjectId};
 pub use problem::Problem;
+pub use quantity::{QuantityError, parse_bytes, print_bytes};
 pub use route::{
     BackendRef, Filter, GrpcMatch, GrpcMethod, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule,
     NamedMatchSpec, ParentRef, PathSpec, ReferenceGrant, RetrySpec, Route, Rule, Timeouts, ValueKind,
 };
+pub use secret::{Secret, SigningKeyError};
 pub use validate::{check_regex, escape_regex, validate_all};
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::time::Duration;
 use policy::name::Label;
 use serde_json::{Map, Value};
 
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, parse_iso_or_go, print_iso};
 use crate::problem::Fault;
+use crate::quantity::{parse_bytes, print_bytes};
 
 /// One value and the path to it.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ impl<'a> Node<'a> {
             Value::Null => "nothing".to_owned(),
             Value::Bool(value) => format!("{value} (a boolean: put it in quotes if text is meant)"),
             Value::Number(value) => format!("the number {value}"),
+            Value::String(value) if value.starts_with("whsec_") => "a secret".to_owned(),
             Value::String(value) => format!("{value:?}"),
             Value::Array(_) => "a list".to_owned(),
             Value::Object(_) => "a map".to_owned(),
@@ -119,6 +121,49 @@ impl<'a> Node<'a> {
 
     pub(crate) fn duration(&self) -> Read<Duration> {
         parse_duration(self.text()?).map_err(|error| self.fault(error.to_string()))
+    }
+
+    /// A duration of ISO 8601 or Go between both, inclusive.
+    pub(crate) fn duration_in(&self, least: Duration, most: Duration) -> Read<Duration> {
+        let duration = parse_iso_or_go(self.text()?).map_err(|error| self.fault(error.to_string()))?;
+        if (least..=most).contains(&duration) {
+            return Ok(duration);
+        }
+        let (duration, least, most) = (print_iso(duration), print_iso(least), print_iso(most));
+        Err(self.fault(format!("{duration} is out of range: {least} to {most} is allowed")))
+    }
+
+    /// A number of bytes between both, inclusive: `256Mi`, or a plain number.
+    pub(crate) fn bytes_in(&self, least: u64, most: u64) -> Read<u64> {
+        let bytes = match self.value.as_u64() {
+            Some(bytes) => bytes,
+            None => parse_bytes(self.text()?).map_err(|error| self.fault(error.to_string()))?,
+        };
+        if (least..=most).contains(&bytes) {
+            return Ok(bytes);
+        }
+        let (bytes, least, most) = (print_bytes(bytes), print_bytes(least), print_bytes(most));
+        Err(self.fault(format!("{bytes} is out of range: {least} to {most} is allowed")))
+    }
+
+    /// One of `known`, by its name; those of `later` are refused as not implemented.
+    pub(crate) fn one_of<T: Copy>(&self, known: &[(&str, T)], later: &[&str]) -> Read<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+            return Ok(*value);
+        }
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        let (names, last) = names.split_at(names.len().saturating_sub(1));
+        let write = match names {
+            [] => last.concat(),
+            names => format!("{} or {}", names.join(", "), last.concat()),
+        };
+        let what = if later.contains(&text) {
+            format!("{text} is not implemented yet")
+        } else {
+            format!("{text:?} is not known")
+        };
+        Err(self.fault(format!("{what}: write {write}")))
     }
 
     /// A map of text to text; absent is empty.

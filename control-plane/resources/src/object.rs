@@ -6,12 +6,14 @@ use std::fmt;
 use policy::name::{Domain, Label};
 
 use crate::access_policy::AccessPolicy;
+use crate::async_policy::AsyncPolicy;
 use crate::backend_policy::BackendPolicy;
 use crate::kubernetes::{EndpointSlice, Namespace, Pod, Service};
 use crate::mesh_trust::MeshTrust;
 use crate::node::{Node, Read};
 use crate::problem::Fault;
 use crate::route::{GrpcRoute, HttpRoute, ReferenceGrant};
+use crate::secret::Secret;
 
 /// What every object carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,8 @@ objects! {
     GrpcRoute = "GRPCRoute": "A route for gRPC.",
     ReferenceGrant = "ReferenceGrant": "Leave to refer into another namespace.",
     BackendPolicy = "BackendPolicy": "How a Service is used.",
+    Secret = "Secret": "A secret, as far as callbacks need it.",
+    AsyncPolicy = "AsyncPolicy": "Which requests are taken in as messages.",
     AccessPolicy = "AccessPolicy": "Who may reach pods.",
     MeshTrust = "MeshTrust": "Whom the mesh trusts.",
 }
@@ -127,6 +131,7 @@ impl Object {
             ("", "Namespace") => Namespace::read(root)?.into(),
             ("", "Pod") => Pod::read(root)?.into(),
             ("", "Service") => Service::read(root)?.into(),
+            ("", "Secret") => Secret::read(root)?.into(),
             ("discovery.k8s.io", "EndpointSlice") => EndpointSlice::read(root)?.into(),
             (_, "HTTPRoute") if gateway => HttpRoute::read(root)?.into(),
             (_, "GRPCRoute") if gateway => GrpcRoute::read(root)?.into(),
@@ -137,8 +142,8 @@ impl Object {
     }
 
     fn read_ours(root: &Node<'_>, api: &str, kind: &str) -> Read<Option<Self>> {
-        let known = matches!(kind, "BackendPolicy" | "AccessPolicy" | "MeshTrust");
-        let later = matches!(kind, "AsyncPolicy" | "Topic" | "Subscription");
+        let known = matches!(kind, "AsyncPolicy" | "BackendPolicy" | "AccessPolicy" | "MeshTrust");
+        let later = matches!(kind, "Topic" | "Subscription");
         let ours = api == OUR_API;
         let group = api.split('/').next().unwrap_or_default();
         if !ours && (group == "tidegate.dev" || (known && !group.contains('.')) || looks_like_ours(group)) {
@@ -158,11 +163,12 @@ impl Object {
             return Err(Fault::not_implemented("kind", kind));
         }
         if !known {
-            let remedy = "BackendPolicy, AccessPolicy and MeshTrust are";
+            let remedy = "AsyncPolicy, BackendPolicy, AccessPolicy and MeshTrust are";
             return Err(Fault::new("kind", format!("{kind:?} is no kind of {OUR_API}; {remedy}")));
         }
         root.only(&["apiVersion", "kind", "metadata", "spec", "status"], &[])?;
         Ok(Some(match kind {
+            "AsyncPolicy" => AsyncPolicy::read(root)?.into(),
             "BackendPolicy" => BackendPolicy::read(root)?.into(),
             "AccessPolicy" => AccessPolicy::read(root)?.into(),
             _ => MeshTrust::read(root)?.into(),

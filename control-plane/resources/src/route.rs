@@ -148,6 +148,8 @@ pub enum Filter {
     RequestHeaders(HeaderModifier),
     /// Changes to the response's headers.
     ResponseHeaders(HeaderModifier),
+    /// The AsyncPolicy of this name, of the route's own namespace.
+    Asynchronous(String),
     /// Any other type, which is not carried out.
     Unknown(String),
 }
@@ -320,8 +322,22 @@ fn filter(node: &Node<'_>) -> Read<Filter> {
     Ok(match kind {
         "RequestHeaderModifier" => Filter::RequestHeaders(modifier(&node.need("requestHeaderModifier")?)?),
         "ResponseHeaderModifier" => Filter::ResponseHeaders(modifier(&node.need("responseHeaderModifier")?)?),
+        "ExtensionRef" => match extension(node)? {
+            Some(name) => Filter::Asynchronous(name),
+            None => Filter::Unknown(kind.to_owned()),
+        },
         _ => Filter::Unknown(kind.to_owned()),
     })
+}
+
+/// The name of the AsyncPolicy that an extension is; `None` for all others.
+fn extension(node: &Node<'_>) -> Read<Option<String>> {
+    let Some(reference) = node.get("extensionRef")? else { return Ok(None) };
+    let (group, kind) = (reference.text_or("group", "")?, reference.text_or("kind", "")?);
+    if group != "tidegate.dev" || kind != "AsyncPolicy" {
+        return Ok(None);
+    }
+    Ok(Some(reference.need("name")?.text()?.to_owned()))
 }
 
 fn modifier(node: &Node<'_>) -> Read<HeaderModifier> {

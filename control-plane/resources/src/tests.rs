@@ -1,5 +1,7 @@
 //! tests: files in, objects and problems out.
 
+mod asynchronous;
+
 use std::time::Duration;
 
 use policy::snapshot::{Access, Protocol};

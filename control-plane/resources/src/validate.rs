@@ -1,5 +1,7 @@
 //! validate: what is wrong between objects, and in routes beyond their form.
 
+mod asynchronous;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::access_policy::AccessPolicy;
@@ -20,6 +22,7 @@ pub fn validate_all(objects: &[Located<Object>]) -> Vec<Problem> {
     let first = in_force(objects);
     backend_policies(&first, &mut problems);
     access_policies(&first, &mut problems);
+    asynchronous::check(&first, &mut problems);
     let trusts = first.iter().filter(|object| matches!(object.value, Object::MeshTrust(_)));
     for extra in trusts.skip(1) {
         let message = "there is another MeshTrust, and one holds for the whole mesh: put its anchors there";

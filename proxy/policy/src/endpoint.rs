@@ -29,6 +29,14 @@ pub struct Endpoint {
     pub terminating: bool,
 }
 
+impl Endpoint {
+    /// An address of no pod, spoken to in plaintext.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, pod: "".into(), zone: None, peer: None, terminating: false }
+    }
+}
+
 fn str_is_empty(text: &Arc<str>) -> bool {
     text.is_empty()
 }

@@ -25,6 +25,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod limits;
 pub mod name;
+pub mod queue;
 pub mod retry;
 pub mod route;
 pub mod snapshot;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::queue::AsyncPolicy;
 use crate::retry::RetryPolicy;
 use crate::snapshot::BackendKey;
 
@@ -37,6 +38,15 @@ pub struct RuleName {
     pub route: Arc<str>,
     /// The rule's own name, or its index.
     pub rule: Arc<str>,
+}
+
+impl RuleName {
+    /// Of what no rule was written for.
+    #[must_use]
+    pub fn none() -> Self {
+        let default: Arc<str> = "default".into();
+        Self { kind: RouteKind::Default, namespace: "".into(), route: default.clone(), rule: default }
+    }
 }
 
 /// One match of one rule with what happens then. A rule of a route with three matches stands here
@@ -139,6 +149,9 @@ pub struct Forward {
     /// Retries after a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// Under which requests are taken in as messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asynchronous: Option<Arc<AsyncPolicy>>,
 }
 
 /// A backend and its share of the requests.

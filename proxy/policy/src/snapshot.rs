@@ -1,5 +1,9 @@
 //! snapshot: the documents a proxy is told, and all of them at one moment.
 
+mod version;
+
+pub use version::{Version, VersionError};
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,12 +12,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::endpoint::Endpoint;
 use crate::identity::{Identity, IdentityPattern};
 use crate::limits;
 use crate::name::{Domain, NameError, ServicePort};
+use crate::queue::AsyncPolicy;
 use crate::retry::RetryBudget;
 use crate::route::Rule;
 
@@ -120,6 +124,9 @@ pub struct ServicePolicy {
     pub rules: Vec<Rule>,
     /// Where requests without rules, and bytes that are not HTTP, go.
     pub backend: BackendKey,
+    /// Under which requests are taken in as messages while there are no rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asynchronous: Option<Arc<AsyncPolicy>>,
 }
 
 /// A set of endpoints and how they are used.
@@ -254,82 +261,8 @@ pub enum Document {
     Backend(BackendKey, Arc<Backend>),
 }
 
-/// The version of a document: the first 16 bytes of the SHA-256 of its body, so that equal content
-/// has an equal version at every replica.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Version([u8; 16]);
-
-impl Version {
-    /// The version of `body`.
-    #[must_use]
-    pub fn of(body: &[u8]) -> Self {
-        let mut short = [0; 16];
-        short.copy_from_slice(&Sha256::digest(body)[..16]);
-        Self(short)
-    }
-
-    /// The digest of a whole: every document's key and version, in key order.
-    pub fn digest<'a>(parts: impl Iterator<Item = (&'a str, Version)>) -> Self {
-        let mut hash = Sha256::new();
-        for (key, version) in parts {
-            hash.update(key.as_bytes());
-            hash.update([0]);
-            hash.update(version.0);
-        }
-        let mut short = [0; 16];
-        short.copy_from_slice(&hash.finalize()[..16]);
-        Self(short)
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Not 32 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a version: 32 hexadecimal digits")]
-pub struct VersionError(String);
-
-impl FromStr for Version {
-    type Err = VersionError;
-    fn from_str(text: &str) -> Result<Self, VersionError> {
-        let wrong = || VersionError(text.to_owned());
-        if text.len() != 32 || !text.is_ascii() {
-            return Err(wrong());
-        }
-        let mut bytes = [0; 16];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl TryFrom<String> for Version {
-    type Error = VersionError;
-    fn try_from(text: String) -> Result<Self, VersionError> {
-        text.parse()
-    }
-}
-
-impl From<Version> for String {
-    fn from(version: Version) -> String {
-        version.to_string()
-    }
-}
-
 /// All documents a proxy holds at one moment. Immutable: a change makes a new one that shares
-/// every document that did not change.
+/// every document that did not change. Serialized, it is for people to read: without secrets.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
@@ -338,6 +271,7 @@ pub struct Snapshot {
     /// What comes in; `None` before the first answer.
     pub inbound: Option<Arc<Inbound>>,
     /// Where things go.
+    #[serde(serialize_with = "crate::queue::without_secrets")]
     pub destinations: BTreeMap<DestinationKey, Arc<Destination>>,
     /// Who serves them.
     pub backends: BTreeMap<BackendKey, Arc<Backend>>,

@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
-use policy::endpoint::Endpoint;
+use http::{HeaderValue, Response};
+use policy::endpoint::{Endpoint, Peer};
+use policy::identity::Identity;
 use policy::limits;
 use policy::snapshot::{Backend, BackendKey, BackendSettings, Protocol};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use transport::connect::{ConnectError, connect};
+use transport::errors::chain;
 use transport::io::Io;
 use transport::tls::Tls;
 
 use crate::balance::{Load, Loaded, choose};
 use crate::client::Pool;
+use crate::headers::{PeerWords, ask_to_close};
 use crate::metrics::{AttemptResult, EndpointSeries, Metrics};
 use crate::outcome::{Cause, Failure};
 use crate::replay::Kept;
@@ -29,6 +32,14 @@ pub struct Shared {
     pub(crate) kept: Kept,
     pub(crate) via: HeaderValue,
     pub(crate) workers: u32,
+    own: Option<Own>,
+}
+
+/// The pod beside this process.
+#[derive(Clone)]
+struct Own {
+    pod: Arc<str>,
+    peer: Peer,
 }
 
 impl Shared {
@@ -38,7 +49,24 @@ impl Shared {
         // A name of this process alone, so that only its own passages are counted for a loop.
         let via = format!("1.1 tidegate-{:08x}", seed() & 0xffff_ffff);
         let via = HeaderValue::try_from(via).unwrap_or(HeaderValue::from_static("1.1 tidegate"));
-        Self { tls, metrics, kept: Kept::default(), via, workers: workers.max(1) }
+        Self { tls, metrics, kept: Kept::default(), via, workers: workers.max(1), own: None }
+    }
+
+    /// With its own pod, which redirection brings nothing to from itself: its sidecar is asked at its
+    /// own `inbound_port` also where that is not known to others.
+    #[must_use]
+    pub fn beside(mut self, pod: &str, identity: Identity, inbound_port: u16) -> Self {
+        self.own = Some(Own { pod: pod.into(), peer: Peer { identity, inbound_port: Some(inbound_port) } });
+        self
+    }
+
+    /// The sidecar of `endpoint`.
+    fn peer(&self, endpoint: &Endpoint) -> Option<Peer> {
+        let peer = endpoint.peer.as_ref()?;
+        let own = self.own.as_ref().filter(|own| {
+            peer.inbound_port.is_none() && endpoint.pod == own.pod && peer.identity == own.peer.identity
+        });
+        Some(own.map_or(peer, |own| &own.peer).clone())
     }
 
     /// The counters of this room.
@@ -286,9 +314,8 @@ impl BackendClient {
     }
 
     fn unreachable(&self, error: &ConnectError, tried: usize) -> Failure {
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         let total = self.endpoints_total();
-        let details = format!("{}: {error}: {source}; total={total} tried={tried}", self.label);
+        let details = format!("{}: {}; total={total} tried={tried}", self.label, chain(error));
         Failure::new(Cause::Connect(error.token()), details)
     }
 }
@@ -307,13 +334,26 @@ impl Drop for Waiting<'_> {
 }
 
 impl EndpointClient {
-    fn new(label: &str, endpoint: &Endpoint, shared: &Shared) -> Self {
+    fn new(label: &str, endpoint: Endpoint, shared: &Shared) -> Self {
         Self {
-            pool: Arc::new(Pool::new(endpoint.clone(), shared.tls.clone())),
             load: Load::new(),
-            series: shared.metrics.endpoint(label, endpoint),
+            series: shared.metrics.endpoint(label, &endpoint),
             terminating: AtomicBool::new(endpoint.terminating),
+            pool: Arc::new(Pool::new(endpoint, shared.tls.clone())),
         }
+    }
+
+    /// Counts an attempt that was answered, and does as its sidecar says.
+    pub(crate) fn answered<B>(&self, response: &mut Response<B>, words: PeerWords) {
+        let words = if self.pool.endpoint.peer.is_some() { words } else { PeerWords::default() };
+        if words.close {
+            ask_to_close(response);
+        }
+        let Some(error) = words.error else {
+            return self.series.record(AttemptResult::of(response.status()));
+        };
+        tracing::debug!(endpoint = %self.pool.endpoint.address, ?error, "the endpoint's sidecar has answered");
+        self.series.record(AttemptResult::PeerError);
     }
 
     pub(crate) fn not_connected(&self) {
@@ -336,12 +376,15 @@ fn endpoints(
         .collect();
     let listed = document.endpoints.iter().take(limits::ENDPOINTS_PER_BACKEND_MAX);
     listed
-        .map(|endpoint| match known.get(&(endpoint.address, endpoint.peer.as_ref())) {
-            Some(client) if client.pool.endpoint.pod == endpoint.pod => {
-                client.terminating.store(endpoint.terminating, Ordering::Relaxed);
-                Arc::clone(client)
+        .map(|endpoint| {
+            let peer = shared.peer(endpoint);
+            match known.get(&(endpoint.address, peer.as_ref())) {
+                Some(client) if client.pool.endpoint.pod == endpoint.pod => {
+                    client.terminating.store(endpoint.terminating, Ordering::Relaxed);
+                    Arc::clone(client)
+                }
+                _ => Arc::new(EndpointClient::new(label, Endpoint { peer, ..endpoint.clone() }, shared)),
             }
-            _ => Arc::new(EndpointClient::new(label, endpoint, shared)),
         })
         .collect()
 }

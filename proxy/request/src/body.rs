@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use policy::limits;
 use tokio::time::Sleep;
 
-use crate::outcome::GRPC_STATUS;
+use crate::outcome::{GRPC_MESSAGE, GRPC_STATUS};
 use crate::replay::Attempt;
 use crate::server::UnderWay;
 use crate::track::Track;
@@ -37,8 +37,24 @@ enum Kind {
     #[default]
     Empty,
     Full(Bytes),
+    /// Data, if any is left, then trailers.
+    Ending(Bytes, HeaderMap),
     Incoming(Incoming),
     Attempt(Attempt),
+}
+
+/// A request's body as it comes to be sent on.
+pub enum Received {
+    /// A connection brings it.
+    Incoming(Incoming),
+    /// It is all there; it may be sent as often as need be.
+    Whole(Bytes),
+}
+
+impl From<Incoming> for Received {
+    fn from(incoming: Incoming) -> Self {
+        Self::Incoming(incoming)
+    }
 }
 
 /// Why a body broke off.
@@ -72,6 +88,12 @@ impl Body {
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::of(Kind::Full(bytes.into()))
+    }
+
+    /// These bytes, then these trailers.
+    #[must_use]
+    pub fn with_trailers(bytes: impl Into<Bytes>, trailers: HeaderMap) -> Self {
+        if trailers.is_empty() { Self::full(bytes) } else { Self::of(Kind::Ending(bytes.into(), trailers)) }
     }
 
     /// What a connection brings.
@@ -147,6 +169,14 @@ impl Body {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Ending(bytes, _) if !bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            }
+            Kind::Ending(_, trailers) => {
+                let trailers = std::mem::take(trailers);
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
             Kind::Incoming(incoming) => {
                 http_body::Body::poll_frame(Pin::new(incoming), cx).map_err(BodyError::Source)
             }
@@ -156,12 +186,16 @@ impl Body {
 
     fn deadline_passed(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         let is_grpc = self.track.as_ref().is_some_and(Track::is_grpc);
+        if let Some(track) = &self.track {
+            track.is_late();
+        }
         self.kind = Kind::Empty;
         self.deadline = None;
         self.cut = true;
         let last = if is_grpc {
             let mut trailers = HeaderMap::new();
             trailers.insert(GRPC_STATUS, HeaderValue::from_static("4"));
+            trailers.insert(GRPC_MESSAGE, HeaderValue::from_static(CUT));
             Ok(Frame::trailers(trailers))
         } else {
             Err(BodyError::Deadline)
@@ -169,6 +203,9 @@ impl Body {
         Some(last)
     }
 }
+
+/// Told to a gRPC client whose response is cut.
+const CUT: &str = "tidegate: http_response_timeout: the deadline passed in the middle of the response";
 
 fn is_small(frame: &Frame<Bytes>) -> bool {
     frame.data_ref().is_some_and(|data| data.len() < limits::SMALL_FRAME_BYTES)
@@ -201,14 +238,9 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = match this.poll_joined(cx) {
-            Poll::Pending => {
-                let Some(deadline) = &mut this.deadline else { return Poll::Pending };
-                ready!(deadline.as_mut().poll(cx));
-                this.deadline_passed()
-            }
-            Poll::Ready(frame) => frame,
-        };
+        // First, so that a body whose frames never run out ends in time too.
+        let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        let frame = if late { this.deadline_passed() } else { ready!(this.poll_joined(cx)) };
         if let Some(track) = &mut this.track {
             match &frame {
                 Some(Ok(frame)) => track.frame(frame),
@@ -224,6 +256,7 @@ impl http_body::Body for Body {
             && match &self.kind {
                 Kind::Empty => true,
                 Kind::Full(bytes) => bytes.is_empty(),
+                Kind::Ending(..) => false,
                 Kind::Incoming(incoming) => http_body::Body::is_end_stream(incoming),
                 Kind::Attempt(attempt) => attempt.is_end_stream(),
             }
@@ -234,7 +267,7 @@ impl http_body::Body for Body {
         let next = next.map_or(0, |data| data.len() as u64);
         let rest = match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Full(bytes) | Kind::Ending(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(incoming) => http_body::Body::size_hint(incoming),
             Kind::Attempt(attempt) => attempt.size_hint(),
         };

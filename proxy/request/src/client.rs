@@ -16,12 +16,12 @@ use policy::endpoint::Endpoint;
 use policy::limits;
 use tokio::time::Instant;
 use transport::connect::{ConnectError, connect};
+use transport::errors::chain;
 use transport::header::SessionProtocol;
 use transport::io::Io;
 use transport::tls::Tls;
 
 use crate::body::Body;
-use crate::forward::chain;
 use crate::outcome::{Fate, fate};
 use crate::unread::{Watched, Wire};
 

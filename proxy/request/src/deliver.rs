@@ -8,19 +8,20 @@ use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use policy::endpoint::Endpoint;
 use policy::limits;
-use policy::route::{RouteKind, RuleName};
+use policy::route::RuleName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use transport::errors::chain;
 use transport::header::SessionProtocol;
 
 use crate::backend::Shared;
 use crate::body::Body;
 use crate::client::{Answered, Pool, SendError};
 use crate::drain::Drain;
-use crate::forward::chain;
+use crate::forward::check_head;
 use crate::headers::{
-    CLIENT_ID, has_two_hosts, is_loop, is_too_large, pass_via, restore_http1, say_chunked, strip_forged,
-    strip_hop_by_hop, tag_response, to_http1, untag_response, wants_upgrade,
+    CLIENT_ID, restore_http1, say_chunked, strip_forged, strip_hop_by_hop, tag_response, to_http1,
+    untag_response, wants_upgrade,
 };
 use crate::metrics::{Direction, RouteLabels, Series};
 use crate::outcome::{Cause, Failure, Fate, grpc_status, is_grpc};
@@ -52,16 +53,10 @@ impl LocalClient {
     /// The application at `address`.
     #[must_use]
     pub fn new(address: SocketAddr, shared: &Shared) -> Self {
-        let name = RuleName {
-            kind: RouteKind::Default,
-            namespace: "".into(),
-            route: "default".into(),
-            rule: "default".into(),
-        };
-        let labels = RouteLabels::new(Direction::inbound, &name, &format!("port {}", address.port()));
-        let endpoint = Endpoint { address, pod: "".into(), zone: None, peer: None, terminating: false };
+        let port = format!("port {}", address.port());
+        let labels = RouteLabels::new(Direction::inbound, &RuleName::none(), &port);
         Self {
-            pool: Arc::new(Pool::new(endpoint, shared.tls.clone())),
+            pool: Arc::new(Pool::new(Endpoint::plain(address), shared.tls.clone())),
             labels,
             series: OnceLock::new(),
             places: Arc::new(Semaphore::new(limits::BACKEND_IN_FLIGHT_MAX as usize)),
@@ -73,6 +68,18 @@ impl LocalClient {
     #[must_use]
     pub fn sweep(&self) -> bool {
         self.pool.sweep(Instant::now())
+    }
+
+    fn series(&self, shared: &Shared) -> Arc<Series> {
+        self.series.get_or_init(|| shared.metrics.series(self.labels.clone())).clone()
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let details =
+                format!("{} requests are under way to the application", limits::BACKEND_IN_FLIGHT_MAX);
+            Failure::new(Cause::Overloaded, details)
+        })
     }
 }
 
@@ -108,58 +115,97 @@ pub async fn deliver(
     shared: &Shared,
 ) -> Result<Response<Body>, NotDelivered> {
     let started = Instant::now();
+    check_head(&mut request, shared).map_err(NotDelivered::Failed)?;
     let came_as = request.version();
-    if has_two_hosts(request.headers()) {
-        return Err(NotDelivered::Failed(Failure::two_hosts()));
-    }
-    if is_too_large(&request) {
-        return Err(NotDelivered::Failed(Failure::head_too_large()));
-    }
-    if is_loop(pass_via(request.headers_mut(), &shared.via)) {
-        let failure = Failure::new(Cause::Loop, "the request goes round between proxies");
-        return Err(NotDelivered::Failed(failure));
-    }
     let may_tag = sender.meshed && came_as == Version::HTTP_2;
-    let restored = if may_tag { restore_http1(&mut request) } else { None };
+    let restored = may_tag && restore_http1(&mut request).is_some();
     strip_forged(request.headers_mut());
     if let Some(id) = sender.client_id {
         request.headers_mut().insert(CLIENT_ID, id.clone());
     }
-    let place = local.places.clone().try_acquire_owned().map_err(|_| {
-        let details = format!("{} requests are under way to the application", limits::BACKEND_IN_FLIGHT_MAX);
-        NotDelivered::Failed(Failure::new(Cause::Overloaded, details))
-    })?;
-    let is_grpc = is_grpc(request.headers());
-    let absolute_form = request.uri().authority().is_some();
-    if wants_upgrade(&request) && came_as != Version::HTTP_2 {
-        to_http1(&mut request, &local.authority, absolute_form);
-        let held = (place, sender.place.clone());
-        return upgrade::deliver(&local.pool, request, sender.drain, held)
-            .await
-            .map_err(NotDelivered::Failed);
+    let (is_grpc, series) = (is_grpc(request.headers()), local.series(shared));
+    let leg = Leg { local, sender, series, started, came_as, restored, is_grpc };
+    let delivered = leg.run(request).await;
+    if let Err(NotDelivered::Failed(failure)) = &delivered {
+        let (status, grpc_status) = failure.statuses(is_grpc);
+        leg.series.record(status, grpc_status, started.elapsed());
     }
-    strip_hop_by_hop(request.headers_mut());
-    let session = if request.version() == Version::HTTP_2 {
-        SessionProtocol::Http2
-    } else {
-        to_http1(&mut request, &local.authority, absolute_form);
+    delivered
+}
+
+/// A request that was let in, on its way to the application.
+struct Leg<'a> {
+    local: &'a LocalClient,
+    sender: &'a Sender<'a>,
+    series: Arc<Series>,
+    started: Instant,
+    came_as: Version,
+    /// It was HTTP/1 until the other sidecar made HTTP/2 of it.
+    restored: bool,
+    is_grpc: bool,
+}
+
+impl Leg<'_> {
+    async fn run(&self, request: Request<Incoming>) -> Result<Response<Body>, NotDelivered> {
+        let place = self.local.place().map_err(NotDelivered::Failed)?;
+        if wants_upgrade(&request) && self.came_as != Version::HTTP_2 {
+            self.upgrade(request, place).await.map_err(NotDelivered::Failed)
+        } else {
+            self.exchange(request, place).await
+        }
+    }
+
+    async fn upgrade(
+        &self,
+        mut request: Request<Incoming>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, Failure> {
+        let absolute_form = request.uri().authority().is_some();
+        to_http1(&mut request, &self.local.authority, absolute_form);
+        let held = (place, self.sender.place.clone());
+        let upgraded = upgrade::deliver(&self.local.pool, request, self.sender.drain, held).await?;
+        self.series.record(upgraded.status().as_u16(), None, self.started.elapsed());
+        Ok(upgraded)
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Incoming>,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Response<Body>, NotDelivered> {
+        let (request, session) = self.for_application(request);
+        let sent = self.local.pool.send(request, session).await;
+        let Answered { mut response, lease, .. } =
+            sent.map_err(|error| not_delivered(error, self.sender, self.came_as))?;
+        self.for_sender(&mut response);
+        let mut track = Track::new(self.started, response.status().as_u16(), self.is_grpc);
+        track.grpc_status = grpc_status(response.headers());
+        track.series = Some(self.series.clone());
+        track.permit = Some(place);
+        track.lease = Some(lease);
+        Ok(response.map(|body| Body::tracked(body, track, None)))
+    }
+
+    /// The request as the application takes it: as its client wrote it.
+    fn for_application(&self, mut request: Request<Incoming>) -> (Request<Body>, SessionProtocol) {
+        strip_hop_by_hop(request.headers_mut());
+        if request.version() == Version::HTTP_2 {
+            return (request.map(Body::incoming), SessionProtocol::Http2);
+        }
+        let absolute_form = request.uri().authority().is_some();
+        to_http1(&mut request, &self.local.authority, absolute_form);
         say_chunked(&mut request);
-        SessionProtocol::Http1
-    };
-    let sent = local.pool.send(request.map(Body::incoming), session).await;
-    let Answered { mut response, lease, .. } = sent.map_err(|error| not_delivered(error, sender, came_as))?;
-    if restored.is_some() {
-        strip_hop_by_hop(response.headers_mut());
-        tag_response(&mut response);
-    } else {
-        untag_response(&mut response, came_as);
+        (request.map(Body::incoming), SessionProtocol::Http1)
     }
-    let mut track = Track::new(started, response.status().as_u16(), is_grpc);
-    track.grpc_status = grpc_status(response.headers());
-    track.series = Some(local.series.get_or_init(|| shared.metrics.series(local.labels.clone())).clone());
-    track.permit = Some(place);
-    track.lease = Some(lease);
-    Ok(response.map(|body| Body::tracked(body, track, None)))
+
+    /// The response as the sender takes it. The application cannot speak as a sidecar.
+    fn for_sender(&self, response: &mut Response<Incoming>) {
+        let to = if self.restored { response.version() } else { self.came_as };
+        untag_response(response, to);
+        if self.restored {
+            tag_response(response);
+        }
+    }
 }
 
 fn not_delivered(error: SendError, sender: &Sender<'_>, came_as: Version) -> NotDelivered {

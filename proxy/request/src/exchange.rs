@@ -7,21 +7,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use policy::limits;
 use tokio::time::{Instant, timeout_at};
+use transport::errors::chain;
 use transport::header::SessionProtocol;
 
 use crate::backend::{BackendClient, EndpointClient, InFlight};
-use crate::body::Body;
+use crate::body::{Body, Received};
 use crate::client::{Answered, Lease, SendError};
-use crate::forward::{Passage, chain};
+use crate::forward::Passage;
 use crate::headers::{say_chunked, to_http1, to_http2, untag_response};
 use crate::metrics::{AttemptResult, RetryReason};
 use crate::outcome::{Cause, Failure, Fate, is_grpc};
-use crate::replay::Replay;
+use crate::replay::{Kept, Replay};
 use crate::retry::{backoff, grpc_timeout, is_idempotent, retry_after};
 use crate::route::{CompiledForward, CompiledRule};
 
@@ -39,7 +41,19 @@ pub(crate) struct Exchange<'a> {
 /// Where attempts take the body from.
 enum Source {
     Empty,
+    Whole(Bytes),
     Replay(Replay),
+}
+
+impl Source {
+    fn of(body: Received, backend: &BackendClient, kept: &Kept) -> Self {
+        match body {
+            Received::Whole(bytes) if bytes.is_empty() => Self::Empty,
+            Received::Whole(bytes) => Self::Whole(bytes),
+            Received::Incoming(body) if http_body::Body::is_end_stream(&body) => Self::Empty,
+            Received::Incoming(body) => Self::Replay(Replay::new(body, backend.retry_body_bytes_max(), kept)),
+        }
+    }
 }
 
 /// A response to hand on, and what it holds.
@@ -84,14 +98,10 @@ impl<'a> Exchange<'a> {
         plan: &'a CompiledForward,
         backend: &'a Arc<BackendClient>,
         parts: Parts,
-        body: Incoming,
+        body: Received,
         passage: &'a Passage<'a>,
     ) -> Self {
-        let body = if http_body::Body::is_end_stream(&body) {
-            Source::Empty
-        } else {
-            Source::Replay(Replay::new(body, backend.retry_body_bytes_max(), &passage.shared.kept))
-        };
+        let body = Source::of(body, backend, &passage.shared.kept);
         let is_grpc = is_grpc(&parts.headers);
         Self { rule, plan, backend, parts, body, passage, is_grpc }
     }
@@ -138,7 +148,8 @@ impl<'a> Exchange<'a> {
                 self.passage.shared.metrics.retry(reason);
                 continue;
             }
-            let again = is_idempotent(&self.parts.method) && retries < self.retries_max();
+            let again =
+                self.passage.retries && is_idempotent(&self.parts.method) && retries < self.retries_max();
             if !again {
                 return Err(last(missed.cause()));
             }
@@ -177,7 +188,7 @@ impl<'a> Exchange<'a> {
 
     fn can_send_again(&self) -> bool {
         match &self.body {
-            Source::Empty => true,
+            Source::Empty | Source::Whole(_) => true,
             Source::Replay(replay) => replay.can_replay(),
         }
     }
@@ -185,7 +196,7 @@ impl<'a> Exchange<'a> {
     /// Whether the rule asks for another try after this response, and how long to wait. A method
     /// that is not idempotent is tried again only when the rule's match names it.
     fn wait_before_retry(&self, response: &Response<Incoming>, retries: u32) -> Option<Duration> {
-        let retry = self.plan.retry.as_ref()?;
+        let retry = self.plan.retry.as_ref().filter(|_| self.passage.retries)?;
         let method_fits = is_idempotent(&self.parts.method) || self.rule.names_method();
         if retries >= self.retries_max()
             || !method_fits
@@ -221,15 +232,10 @@ impl<'a> Exchange<'a> {
         match sent {
             Ok(Answered { mut response, lease, sent_at }) => {
                 let now = Instant::now();
-                silence.broken(now - sent_at, now);
+                silence.answered(now - sent_at, now);
                 endpoint.load.connected();
-                let failed = response.status().is_server_error();
-                endpoint.series.record(if failed { AttemptResult::Failure } else { AttemptResult::Success });
-                let close = untag_response(&mut response, self.parts.version);
-                if close && self.parts.version != Version::HTTP_2 {
-                    let value = http::HeaderValue::from_static("close");
-                    response.headers_mut().insert(http::header::CONNECTION, value);
-                }
+                let words = untag_response(&mut response, self.parts.version);
+                endpoint.answered(&mut response, words);
                 Ok(Answer {
                     response,
                     lease,
@@ -261,6 +267,7 @@ impl<'a> Exchange<'a> {
     fn request_for(&self, endpoint: &EndpointClient) -> (Request<Body>, SessionProtocol) {
         let body = match &self.body {
             Source::Empty => Body::empty(),
+            Source::Whole(bytes) => Body::full(bytes.clone()),
             Source::Replay(replay) => Body::attempt(replay.attempt()),
         };
         let mut request = Request::new(body);
@@ -293,24 +300,24 @@ impl<'a> Exchange<'a> {
 struct Silence<'a> {
     endpoint: &'a EndpointClient,
     began: Instant,
-    answered: bool,
+    is_answered: bool,
 }
 
 impl<'a> Silence<'a> {
     fn begin(endpoint: &'a EndpointClient, began: Instant) -> Self {
         endpoint.load.asked(began);
-        Self { endpoint, began, answered: false }
+        Self { endpoint, began, is_answered: false }
     }
 
-    fn broken(&mut self, rtt: Duration, now: Instant) {
-        self.answered = true;
+    fn answered(&mut self, rtt: Duration, now: Instant) {
+        self.is_answered = true;
         self.endpoint.load.answered(rtt, now);
     }
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.is_answered {
             let now = Instant::now();
             self.endpoint.load.given_up(now - self.began, now);
         }

@@ -6,23 +6,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use policy::limits;
+use policy::queue::AsyncPolicy;
 use policy::route::RuleName;
 use policy::snapshot::{BackendKey, ServicePolicy};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-pub use crate::backend::{BackendClient, OpenStream, Shared};
-use crate::body::Body;
+use crate::backend::{BackendClient, Shared};
+use crate::body::{Body, Received};
 use crate::drain::Drain;
 use crate::exchange::{Exchange, deadline};
 use crate::headers::{
     has_two_hosts, is_loop, is_too_large, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade,
 };
-use crate::outcome::{Cause, Failure, grpc_status};
-use crate::route::{CompiledAction, Router};
+use crate::outcome::{Cause, Failure, grpc_status, is_grpc};
+use crate::route::{CompiledAction, CompiledBackend, CompiledForward, CompiledRule, Router};
 use crate::track::Track;
 use crate::upgrade;
 
@@ -41,6 +43,32 @@ impl Target {
     ) -> Self {
         let router = Router::new(policy, &shared.metrics, &mut backend);
         Self { router, backend: backend(&policy.backend) }
+    }
+
+    /// The policy under which a request may be taken in as a message.
+    #[must_use]
+    pub fn asynchronous(&self, parts: &Parts) -> Option<&Arc<AsyncPolicy>> {
+        if !self.router.takes_messages() {
+            return None;
+        }
+        match &self.router.select(parts)?.action {
+            CompiledAction::Forward(plan) => plan.asynchronous.as_ref(),
+            CompiledAction::Fail(_) => None,
+        }
+    }
+
+    /// The policies of all its rules.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
+        self.router.policies()
+    }
+
+    fn draw(&self, parts: &Parts) -> Result<(&CompiledRule, &CompiledForward, &CompiledBackend), Failure> {
+        let rule = self.router.select(parts).ok_or_else(no_route)?;
+        let plan = match &rule.action {
+            CompiledAction::Forward(plan) => plan,
+            CompiledAction::Fail(cause) => return Err(Failure::new(Cause::Configuration, cause.clone())),
+        };
+        Ok((rule, plan, plan.draw().ok_or_else(no_share)?))
     }
 
     /// Where bytes that are not HTTP go.
@@ -67,6 +95,10 @@ pub struct Passage<'a> {
     pub drain: &'a Drain,
     /// Put [`Way`] into the response's extensions.
     pub tell_way: bool,
+    /// What may have been processed may be sent again: after a response that the rule names, or
+    /// after none. Off for messages, whose retries are the queue's. A failed connect or a refused
+    /// stream goes to another endpoint either way.
+    pub retries: bool,
 }
 
 /// The way a request took, for the access log and traces.
@@ -91,29 +123,15 @@ pub struct Way {
 /// Dropping the future gives the request up: its stream is reset, its HTTP/1 connection closed.
 pub async fn forward(
     target: &Target,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
     passage: &Passage<'_>,
 ) -> Result<Response<Body>, Failure> {
     let started = Instant::now();
-    if has_two_hosts(request.headers()) {
-        return Err(Failure::two_hosts());
-    }
-    if is_too_large(&request) {
-        return Err(Failure::head_too_large());
-    }
+    check_head(&mut request, passage.shared)?;
     strip_forged(request.headers_mut());
-    if is_loop(pass_via(request.headers_mut(), &passage.shared.via)) {
-        let details = format!("the request has passed this proxy {} times", limits::HOPS_MAX);
-        return Err(Failure::new(Cause::Loop, details));
-    }
     let upgrade = wants_upgrade(&request);
     let (mut parts, body) = request.into_parts();
-    let rule = target.router.select(&parts).ok_or_else(no_route)?;
-    let plan = match &rule.action {
-        CompiledAction::Forward(plan) => plan,
-        CompiledAction::Fail(cause) => return Err(Failure::new(Cause::Configuration, cause.clone())),
-    };
-    let drawn = plan.draw().ok_or_else(no_share)?;
+    let (rule, plan, drawn) = target.draw(&parts)?;
     let backend = match &drawn.client {
         Ok(client) => client,
         Err(cause) => return Err(Failure::new(Cause::Configuration, cause.clone())),
@@ -122,52 +140,91 @@ pub async fn forward(
         change.apply(&mut parts.headers);
     }
     let deadline = deadline(plan, &parts, started);
-    let permit = by(deadline, started, backend.admit()).await?;
-    if upgrade {
-        let request = Request::from_parts(parts, body);
-        let upgraded = by(deadline, started, upgrade::forward(backend, request, passage, permit)).await;
-        let status = upgraded.as_ref().map_or_else(|failure| failure.cause.status(), Response::status);
-        drawn.series.record(status.as_u16(), None, started.elapsed());
-        return upgraded.map(|mut response| {
+    let is_grpc = is_grpc(&parts.headers);
+    let leg = Leg { rule, plan, drawn, backend, passage, deadline, started };
+    let sent = match body {
+        Received::Incoming(body) if upgrade => leg.upgrade(Request::from_parts(parts, body)).await,
+        body => leg.exchange(parts, body).await,
+    };
+    match sent {
+        Ok(mut response) => {
             for change in drawn.response_headers.iter().chain(&plan.response_headers) {
                 change.apply(response.headers_mut());
             }
-            response
-        });
+            Ok(response)
+        }
+        Err(failure) => {
+            let (status, grpc_status) = failure.statuses(is_grpc);
+            drawn.series.record(status, grpc_status, started.elapsed());
+            Err(failure)
+        }
     }
-    strip_hop_by_hop(&mut parts.headers);
-    let exchange = Exchange::new(rule, plan, backend, parts, body, passage);
-    let (mut answer, exchange) = by(deadline, started, exchange.run()).await?;
-    for change in drawn.response_headers.iter().chain(&plan.response_headers) {
-        change.apply(answer.response.headers_mut());
-    }
-    let mut track = Track::new(started, answer.response.status().as_u16(), exchange.is_grpc);
-    track.grpc_status = grpc_status(answer.response.headers());
-    track.series = Some(drawn.series.clone());
-    track.in_flight = Some(answer.in_flight);
-    track.lease = Some(answer.lease);
-    track.permit = Some(permit);
-    if passage.tell_way {
-        answer.response.extensions_mut().insert(Way {
-            rule: rule.name.clone(),
-            backend: backend.label().to_owned(),
-            endpoint: answer.endpoint,
-            attempts: answer.attempts,
-        });
-    }
-    let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    Ok(answer.response.map(|body| Body::tracked(body, track, deadline)))
 }
 
-/// What `step` gives, unless the deadline passes first.
-async fn by<T>(
+/// Refuses what no receiver should see, and marks what passes.
+pub(crate) fn check_head<B>(request: &mut Request<B>, shared: &Shared) -> Result<(), Failure> {
+    if has_two_hosts(request.headers()) {
+        return Err(Failure::two_hosts());
+    }
+    if is_too_large(request) {
+        return Err(Failure::head_too_large());
+    }
+    if is_loop(pass_via(request.headers_mut(), &shared.via)) {
+        let details = format!("the request has passed this proxy {} times", limits::HOPS_MAX);
+        return Err(Failure::new(Cause::Loop, details));
+    }
+    Ok(())
+}
+
+/// A request's way once its backend is known.
+struct Leg<'a> {
+    rule: &'a CompiledRule,
+    plan: &'a CompiledForward,
+    drawn: &'a CompiledBackend,
+    backend: &'a Arc<BackendClient>,
+    passage: &'a Passage<'a>,
     deadline: Option<Instant>,
     started: Instant,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    match deadline {
-        None => step.await,
-        Some(at) => timeout_at(at, step).await.unwrap_or_else(|_| Err(too_late(at - started))),
+}
+
+impl Leg<'_> {
+    async fn upgrade(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        let permit = self.by_deadline(self.backend.admit()).await?;
+        let upgraded =
+            self.by_deadline(upgrade::forward(self.backend, request, self.passage, permit)).await?;
+        self.drawn.series.record(upgraded.status().as_u16(), None, self.started.elapsed());
+        Ok(upgraded)
+    }
+
+    async fn exchange(&self, mut parts: Parts, body: Received) -> Result<Response<Body>, Failure> {
+        let permit = self.by_deadline(self.backend.admit()).await?;
+        strip_hop_by_hop(&mut parts.headers);
+        let exchange = Exchange::new(self.rule, self.plan, self.backend, parts, body, self.passage);
+        let (mut answer, exchange) = self.by_deadline(exchange.run()).await?;
+        let mut track = Track::new(self.started, answer.response.status().as_u16(), exchange.is_grpc);
+        track.grpc_status = grpc_status(answer.response.headers());
+        track.series = Some(self.drawn.series.clone());
+        track.in_flight = Some(answer.in_flight);
+        track.lease = Some(answer.lease);
+        track.permit = Some(permit);
+        if self.passage.tell_way {
+            answer.response.extensions_mut().insert(Way {
+                rule: self.rule.name.clone(),
+                backend: self.backend.label().to_owned(),
+                endpoint: answer.endpoint,
+                attempts: answer.attempts,
+            });
+        }
+        let deadline = self.deadline.map(|at| Box::pin(sleep_until(at)));
+        Ok(answer.response.map(|body| Body::tracked(body, track, deadline)))
+    }
+
+    /// What `step` gives, unless the deadline passes first.
+    async fn by_deadline<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        match self.deadline {
+            None => step.await,
+            Some(at) => timeout_at(at, step).await.unwrap_or_else(|_| Err(too_late(at - self.started))),
+        }
     }
 }
 
@@ -181,15 +238,4 @@ fn no_share() -> Failure {
 
 fn too_late(after: Duration) -> Failure {
     Failure::new(Cause::Timeout, format!("no response within {after:?}, all attempts together"))
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -1,14 +1,14 @@
 //! headers: those that belong to one hop, and those that sidecars tell each other.
 //!
 //! HTTP/1 travels between sidecars as HTTP/2 and is restored on the far side; the header
-//! `l5d-orig-proto` says so (linkerd2-proxy, `linkerd/proxy/http/src/orig_proto.rs`, version 2.366).
+//! `l5d-orig-proto` says so (linkerd2-proxy, `linkerd/proxy/http/src/orig_proto.rs`, tag
+//! `release/v2.366.0`).
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use policy::limits;
 
 pub(crate) const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
@@ -21,7 +21,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// The protocol a client asks to change to, when it asks (RFC 9110 §7.8). `h2c` is not one: its use
 /// in `Upgrade` is obsolete (RFC 9113 §3.1), and Java's client asks for it on every first request.
-pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
+#[must_use]
+pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
     if request.method() == Method::CONNECT {
         return true;
     }
@@ -51,7 +52,7 @@ pub(crate) fn say_chunked<B: http_body::Body>(request: &mut Request<B>) {
 
 /// Takes away what belongs to the connection it came on (RFC 9110 §7.6.1). `te: trailers` stays:
 /// gRPC asks for it on every hop.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let split = |value: &HeaderValue| {
             let names = value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
@@ -220,16 +221,38 @@ pub(crate) fn tag_response<B>(response: &mut Response<B>) {
     *response.version_mut() = Version::HTTP_2;
 }
 
-/// Takes a peer's words out of a response and restores its version. Says whether the peer asks to
-/// close the client's connection.
-pub(crate) fn untag_response(response: &mut Response<Incoming>, to: Version) -> bool {
-    let headers = response.headers_mut();
-    headers.remove(ORIG_PROTO);
-    headers.remove(PROXY_ERROR);
-    let close = headers.remove(PROXY_CONNECTION_L5D).is_some_and(|value| value == "close");
-    strip_hop_by_hop(headers);
+/// What the sidecar beside the application says in a response, besides what the application says
+/// (linkerd2-proxy, `linkerd/app/core/src/errors/respond.rs`, read at 05eb000d).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerWords {
+    /// The client's connection is to be closed, so that it looks for another way.
+    pub(crate) close: bool,
+    /// It has answered in the application's place, and this is why.
+    pub(crate) error: Option<HeaderValue>,
+}
+
+impl PeerWords {
+    /// Takes them out of a response's headers. Heed them only when they come from a sidecar.
+    pub(crate) fn take(headers: &mut HeaderMap) -> Self {
+        headers.remove(ORIG_PROTO);
+        let close = headers.remove(PROXY_CONNECTION_L5D).is_some_and(|value| value == "close");
+        Self { close, error: headers.remove(PROXY_ERROR) }
+    }
+}
+
+/// Takes a hop's words out of a response, a sidecar's among them, and makes it one of version `to`.
+pub(crate) fn untag_response<B>(response: &mut Response<B>, to: Version) -> PeerWords {
+    let words = PeerWords::take(response.headers_mut());
+    strip_hop_by_hop(response.headers_mut());
     *response.version_mut() = to;
-    close
+    words
+}
+
+/// Asks the client to end its connection after this response. HTTP/2 has no word for it.
+pub(crate) fn ask_to_close<B>(response: &mut Response<B>) {
+    if response.version() != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub mod deliver;
 pub mod drain;
 mod exchange;
 pub mod forward;
-mod headers;
+pub mod headers;
 pub mod metrics;
 pub mod outcome;
 mod replay;

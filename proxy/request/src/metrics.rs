@@ -5,6 +5,8 @@
 //! alone. At most [`limits::METRIC_SERIES_MAX`] series of a kind exist; further ones are counted
 //! together under `other`.
 
+mod endpoint;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::Hash;
@@ -19,6 +21,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+pub(crate) use self::endpoint::{AttemptResult, EndpointSeries};
+use self::endpoint::{EndpointLabels, EndpointResultLabels};
 
 /// A label's value, shared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,20 +106,6 @@ struct ResponseLabels {
     route: RouteLabels,
     status: &'static str,
     grpc_status: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndpointLabels {
-    backend: Text,
-    endpoint: Text,
-    pod: Text,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndpointResultLabels {
-    #[prometheus(flatten)]
-    endpoint: EndpointLabels,
-    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -292,7 +283,7 @@ fn bounded<L: Eq + Hash + Clone, S>(
 pub struct Series {
     labels: RouteLabels,
     metrics: Metrics,
-    /// By status class 1 to 5, then by gRPC status 0 to 16 and "unknown".
+    /// By status class, then, for gRPC with HTTP status 200, by gRPC status.
     responses: [OnceLock<Counter>; 24],
     duration: OnceLock<Histogram>,
 }
@@ -302,22 +293,32 @@ const GRPC: [&str; 18] =
     ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "unknown"];
 
 impl Series {
+    /// Counts a response of this proxy's own doing.
+    pub(crate) fn error(&self, error: &'static str) {
+        self.metrics.error(self.labels.direction, error);
+    }
+
     /// Counts a response that ended. `grpc_status`: `None` unless it is gRPC, where `Some(None)` is
     /// one that ended without a status.
     pub fn record(&self, status: u16, grpc_status: Option<Option<u8>>, duration: Duration) {
         let class = usize::from(status / 100).min(5);
-        let (at, status, grpc) = match grpc_status {
-            None => (class, CLASSES[class], ""),
+        let (at, grpc) = match grpc_status {
+            None => (Some(class), ""),
             Some(grpc) => {
                 let grpc = grpc.map_or(17, |grpc| usize::from(grpc).min(17));
-                (6 + grpc, CLASSES[class], GRPC[grpc])
+                // gRPC has status 200; another one comes from something between, seldom.
+                ((status == 200).then_some(6 + grpc), GRPC[grpc])
             }
         };
-        let counter = self.responses[at].get_or_init(|| {
-            let labels = ResponseLabels { route: self.labels.clone(), status, grpc_status: grpc };
+        let counter = || {
+            let labels =
+                ResponseLabels { route: self.labels.clone(), status: CLASSES[class], grpc_status: grpc };
             self.metrics.0.responses.get_or_create(&labels).clone()
-        });
-        counter.inc();
+        };
+        match at {
+            Some(at) => self.responses[at].get_or_init(counter).inc(),
+            None => counter().inc(),
+        };
         let duration_of = || self.metrics.0.durations.get_or_create(&self.labels).clone();
         self.duration.get_or_init(duration_of).observe(duration.as_secs_f64());
     }
@@ -337,52 +338,6 @@ impl Drop for Series {
                 let labels = ResponseLabels { route: self.labels.clone(), status, grpc_status };
                 inner.responses.remove(&labels);
             }
-        }
-    }
-}
-
-/// How an attempt at an endpoint ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AttemptResult {
-    Success,
-    Failure,
-    Broken,
-    Refused,
-    NotConnected,
-}
-
-const RESULTS: [&str; 5] = ["success", "failure", "broken", "refused", "not_connected"];
-
-/// The counters of one endpoint.
-pub(crate) struct EndpointSeries {
-    labels: EndpointLabels,
-    metrics: Metrics,
-    results: [OnceLock<Counter>; 5],
-    pub(crate) in_flight: Gauge,
-}
-
-impl EndpointSeries {
-    pub(crate) fn record(&self, result: AttemptResult) {
-        let at = result as usize;
-        let counter = self.results[at].get_or_init(|| {
-            let labels = EndpointResultLabels { endpoint: self.labels.clone(), result: RESULTS[at] };
-            self.metrics.0.endpoints.get_or_create(&labels).clone()
-        });
-        counter.inc();
-    }
-}
-
-impl Drop for EndpointSeries {
-    fn drop(&mut self) {
-        let inner = &self.metrics.0;
-        let mut known = inner.endpoints_known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(&self.labels).is_some_and(|weak| weak.strong_count() > 0) {
-            return;
-        }
-        known.remove(&self.labels);
-        inner.in_flight.remove(&self.labels);
-        for result in RESULTS {
-            inner.endpoints.remove(&EndpointResultLabels { endpoint: self.labels.clone(), result });
         }
     }
 }
@@ -421,6 +376,21 @@ mod tests {
         );
         drop(two);
         assert!(!text(&registry).contains("orders.shop"));
+    }
+
+    #[test]
+    fn a_grpc_response_counts_in_the_class_of_its_own_status_whichever_came_first() {
+        for order in [[200, 502], [502, 200]] {
+            let mut registry = Registry::default();
+            let series = Metrics::new(&mut registry).series(labels("a"));
+            for status in order {
+                series.record(status, Some(None), Duration::ZERO);
+            }
+            for class in ["2xx", "5xx"] {
+                let line = format!("status=\"{class}\",grpc_status=\"unknown\"}} 1");
+                assert!(text(&registry).contains(&line), "{order:?}: {}", text(&registry));
+            }
+        }
     }
 
     #[test]

@@ -132,6 +132,15 @@ impl Failure {
         Self { cause, details: details.into() }
     }
 
+    /// The HTTP status it is told with, and, for gRPC, the gRPC status.
+    pub(crate) fn statuses(&self, is_grpc: bool) -> (u16, Option<Option<u8>>) {
+        if is_grpc {
+            (200, Some(Some(self.cause.grpc_status())))
+        } else {
+            (self.cause.status().as_u16(), None)
+        }
+    }
+
     /// The response that tells it: trailers alone for gRPC (gRPC over HTTP/2, "Responses"), a status
     /// and a line of text otherwise; `Proxy-Status` on both.
     #[must_use]

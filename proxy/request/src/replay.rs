@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -16,7 +16,13 @@ use policy::limits;
 
 use crate::body::BodyError;
 
-/// Bytes kept for retries in the whole process, bounded by [`limits::RETRY_BODY_BYTES_TOTAL`].
+/// Bodies are kept in blocks of one size, so that what one body leaves behind fits the next: pieces of
+/// the frames' own sizes left holes, 3 to 8 MiB beside the 16. A short body's only block is as large as
+/// it needs to be.
+const BLOCK_BYTES: usize = limits::JOINED_FRAME_BYTES_MAX;
+
+/// Bytes taken for bodies kept for retries in the whole process, bounded by
+/// [`limits::RETRY_BODY_BYTES_TOTAL`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kept(Arc<AtomicU64>);
 
@@ -35,10 +41,13 @@ pub(crate) struct Attempt {
 struct State {
     source: Incoming,
     /// Copies: a frame itself may be a few bytes of a large buffer.
-    frames: Vec<BytesMut>,
+    blocks: Vec<Vec<u8>>,
     trailers: Option<HeaderMap>,
+    /// Bytes of the body that are kept.
     bytes: u64,
     bytes_max: u64,
+    /// Bytes that `blocks` take, full or not: the body's part of `total`.
+    taken: u64,
     total: Kept,
     /// More came than is kept; what was kept is gone.
     overflowed: bool,
@@ -55,10 +64,11 @@ impl Replay {
     pub(crate) fn new(source: Incoming, bytes_max: u64, total: &Kept) -> Self {
         let state = State {
             source,
-            frames: Vec::new(),
+            blocks: Vec::new(),
             trailers: None,
             bytes: 0,
             bytes_max,
+            taken: 0,
             total: total.clone(),
             overflowed: false,
             source_ended: false,
@@ -97,41 +107,65 @@ impl State {
         self.bytes_max = 0;
         // What a running attempt has not repeated yet must stay; it has when it reads the source.
         if self.attempt <= 1 {
-            self.frames = Vec::new();
-            self.give_back();
+            self.forget();
         }
     }
 
-    fn give_back(&mut self) {
-        self.total.0.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = 0;
+    fn forget(&mut self) {
+        self.blocks = Vec::new();
+        self.total.0.fetch_sub(self.taken, Ordering::Relaxed);
+        self.taken = 0;
     }
 
-    fn keep(&mut self, data: &Bytes) {
+    fn keep(&mut self, data: &[u8]) {
         if self.overflowed {
             return;
         }
-        let added = data.len() as u64;
-        let total = self.total.0.fetch_add(added, Ordering::Relaxed) + added;
-        self.bytes += added;
-        if self.bytes > self.bytes_max || total > limits::RETRY_BODY_BYTES_TOTAL {
+        self.bytes += data.len() as u64;
+        if self.bytes > self.bytes_max || !self.copy(data) {
             self.overflowed = true;
-            self.frames = Vec::new();
-            self.give_back();
-        } else {
-            match self.frames.last_mut() {
-                Some(last) if last.len() + data.len() <= limits::JOINED_FRAME_BYTES_MAX => {
-                    last.extend_from_slice(data);
-                }
-                _ => self.frames.push(BytesMut::from(&data[..])),
-            }
+            self.forget();
         }
+    }
+
+    /// Whether there was room for all of `data`.
+    fn copy(&mut self, mut data: &[u8]) -> bool {
+        while !data.is_empty() {
+            let block = match self.blocks.pop() {
+                Some(block) if block.len() < BLOCK_BYTES => block,
+                full => {
+                    self.blocks.extend(full);
+                    Vec::new()
+                }
+            };
+            let (part, rest) = data.split_at(data.len().min(BLOCK_BYTES - block.len()));
+            let Some(mut block) = self.with_room(block, part.len()) else { return false };
+            block.extend_from_slice(part);
+            self.blocks.push(block);
+            data = rest;
+        }
+        true
+    }
+
+    /// A block with room for so many bytes more; `None` when the process keeps enough already.
+    fn with_room(&mut self, mut block: Vec<u8>, more: usize) -> Option<Vec<u8>> {
+        let needed = block.len() + more;
+        if needed > block.capacity() {
+            let capacity = needed.max(2 * block.capacity()).min(BLOCK_BYTES);
+            let added = (capacity - block.capacity()) as u64;
+            self.taken += added;
+            if self.total.0.fetch_add(added, Ordering::Relaxed) + added > limits::RETRY_BODY_BYTES_TOTAL {
+                return None;
+            }
+            block.reserve_exact(capacity - block.len());
+        }
+        Some(block)
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.give_back();
+        self.forget();
     }
 }
 
@@ -144,7 +178,7 @@ impl Attempt {
         if state.attempt != self.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(data) = state.frames.get(self.at) {
+        if let Some(data) = state.blocks.get(self.at) {
             self.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(data)))));
         }
@@ -160,7 +194,7 @@ impl Attempt {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     state.keep(data);
-                    self.at = state.frames.len();
+                    self.at = state.blocks.len();
                 } else if let Some(trailers) = frame.trailers_ref() {
                     state.trailers = Some(trailers.clone());
                     state.source_ended = true;
@@ -173,7 +207,7 @@ impl Attempt {
 
     pub(crate) fn is_end_stream(&self) -> bool {
         let state = lock(&self.shared);
-        self.at >= state.frames.len()
+        self.at >= state.blocks.len()
             && (self.at == usize::MAX || state.trailers.is_none())
             && (state.source_ended || state.source.is_end_stream())
     }
@@ -181,7 +215,7 @@ impl Attempt {
     pub(crate) fn size_hint(&self) -> SizeHint {
         let state = lock(&self.shared);
         let source = state.source.size_hint();
-        let left: u64 = state.frames.iter().skip(self.at).map(|data| data.len() as u64).sum();
+        let left: u64 = state.blocks.iter().skip(self.at).map(|data| data.len() as u64).sum();
         match source.exact() {
             Some(rest) => SizeHint::with_exact(rest + left),
             None => SizeHint::default(),

@@ -10,10 +10,11 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
 use policy::limits;
+use policy::queue::AsyncPolicy;
 use policy::retry::RetryPolicy;
 use policy::route::{
-    Action, BackendTarget, HeaderModifier, Match, NamedMatch, PathMatch, RouteKind, Rule, RuleName,
-    ValueMatch, WeightedBackend,
+    Action, BackendTarget, HeaderModifier, Match, NamedMatch, PathMatch, Rule, RuleName, ValueMatch,
+    WeightedBackend,
 };
 use policy::snapshot::{BackendKey, ServicePolicy};
 use regex::Regex;
@@ -27,6 +28,7 @@ pub(crate) struct Router {
     rules: Vec<CompiledRule>,
     /// Where everything goes when there are no rules.
     default: Option<CompiledRule>,
+    takes_messages: bool,
 }
 
 /// A rule ready to be compared.
@@ -49,6 +51,7 @@ pub(crate) struct CompiledForward {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) attempt_timeout: Option<Duration>,
     pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) asynchronous: Option<Arc<AsyncPolicy>>,
 }
 
 pub(crate) struct CompiledBackend {
@@ -86,12 +89,9 @@ pub(crate) struct CompiledModifier {
     remove: Vec<HeaderName>,
 }
 
-/// Bytes that a compiled expression may take; a larger one makes its rule answer 500.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
 fn regex(text: &str) -> Result<Regex, String> {
     regex::RegexBuilder::new(&format!("^(?:{text})$"))
-        .size_limit(REGEX_BYTES_MAX)
+        .size_limit(limits::REGEX_BYTES_MAX)
         .build()
         .map_err(|error| format!("the expression {text:?} cannot be used: {error}"))
 }
@@ -105,8 +105,23 @@ impl Router {
         let mut compile = |rule: &Rule| CompiledRule::new(rule, metrics, &mut backend);
         let rules: Vec<_> =
             policy.rules.iter().take(limits::RULES_PER_DESTINATION_MAX).map(&mut compile).collect();
-        let default = rules.is_empty().then(|| compile(&everything_to(&policy.backend)));
-        Self { rules, default }
+        let default = rules.is_empty().then(|| compile(&everything_to(policy)));
+        let router = Self { rules, default, takes_messages: false };
+        let takes_messages = router.policies().next().is_some();
+        Self { takes_messages, ..router }
+    }
+
+    /// Whether any rule has a policy for asynchronous requests.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.takes_messages
+    }
+
+    /// The policies of all rules.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
+        self.rules.iter().chain(&self.default).filter_map(|rule| match &rule.action {
+            CompiledAction::Forward(plan) => plan.asynchronous.as_ref(),
+            CompiledAction::Fail(_) => None,
+        })
     }
 
     /// The rule for a request; `None` when there are rules and none matches.
@@ -119,21 +134,16 @@ impl Router {
 }
 
 /// What holds for a Service without routes.
-fn everything_to(backend: &BackendKey) -> Rule {
-    let name = RuleName {
-        kind: RouteKind::Default,
-        namespace: "".into(),
-        route: "default".into(),
-        rule: "default".into(),
-    };
+fn everything_to(policy: &ServicePolicy) -> Rule {
     let backend = WeightedBackend {
         weight: 1,
-        target: BackendTarget::Backend(backend.clone()),
+        target: BackendTarget::Backend(policy.backend.clone()),
         request_headers: Vec::new(),
         response_headers: Vec::new(),
     };
-    let forward = policy::route::Forward { backends: vec![backend], ..Default::default() };
-    Rule { name, matches: Match::default(), action: Arc::new(Action::Forward(forward)) }
+    let asynchronous = policy.asynchronous.clone();
+    let forward = policy::route::Forward { backends: vec![backend], asynchronous, ..Default::default() };
+    Rule { name: RuleName::none(), matches: Match::default(), action: Arc::new(Action::Forward(forward)) }
 }
 
 impl CompiledRule {
@@ -192,6 +202,7 @@ impl CompiledForward {
             request_timeout: forward.request_timeout,
             attempt_timeout: forward.attempt_timeout,
             retry: forward.retry.clone(),
+            asynchronous: forward.asynchronous.clone(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! server: requests from one connection, handed to a handler one by one or many at once.
 //!
 //! A connection has three clocks: a head that was begun must be whole within
-//! [`limits::HEADER_TIMEOUT`] (and the first must come within it), a connection without a request
+//! [`limits::HEADER_TIMEOUT`] (and the first must come within it) or is answered 408, a connection without a request
 //! is closed after [`limits::SERVER_IDLE`], and when a drain begins requests under way are finished
 //! while new ones are sent elsewhere (GOAWAY, `connection: close`).
 
@@ -129,6 +129,8 @@ struct Activity {
     served: AtomicBool,
     /// A request came since the last look.
     asked: AtomicBool,
+    /// A head took too long: the connection is to say so, and to end.
+    late: AtomicBool,
 }
 
 /// A request under way, until the last of its response.
@@ -225,7 +227,14 @@ where
             () = &mut tick => {
                 match clock.tick(activity, version) {
                     Tick::Fine => {}
-                    Tick::HeadTimeout => return Err(ServeError::HeadTimeout),
+                    Tick::HeadTimeout => {
+                        if version == HttpVersion::Http1 && activity.heard.load(Ordering::Relaxed) {
+                            activity.late.store(true, Ordering::Relaxed);
+                            // It reads once more, and so comes upon its answer.
+                            let _ = std::future::poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
+                        }
+                        return Err(ServeError::HeadTimeout);
+                    }
                     Tick::Idle => shut(connection.as_mut()),
                 }
                 tick.as_mut().reset(Instant::now() + TICK);
@@ -270,10 +279,32 @@ impl Clock {
     }
 }
 
-/// Notes bytes that come while no request is under way.
+/// The answer to a head that took too long (RFC 9110 §15.5.9); hyper itself only ends.
+fn late_answer() -> String {
+    let (error, token) = (ServeError::HeadTimeout, "http_request_timeout");
+    let body = format!("tidegate: {token}: {error}\n");
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\nproxy-status: tidegate; error={token}; details=\"{error}\"\r\n\
+         content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Notes bytes that come while no request is under way, and answers those that come too slowly.
 struct Heard {
     io: Io,
     activity: Arc<Activity>,
+}
+
+impl Heard {
+    /// Between two responses nothing waits to be written: the kernel takes these few bytes at once, or
+    /// the client reads nothing anyway.
+    fn say_late(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> std::io::Error {
+        let _ = Pin::new(&mut self.io).poll_write(cx, late_answer().as_bytes());
+        let _ = Pin::new(&mut self.io).poll_flush(cx);
+        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+        std::io::ErrorKind::TimedOut.into()
+    }
 }
 
 impl AsyncRead for Heard {
@@ -282,6 +313,9 @@ impl AsyncRead for Heard {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        if self.activity.late.swap(false, Ordering::Relaxed) {
+            return Poll::Ready(Err(self.say_late(cx)));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before && self.activity.requests.load(Ordering::Relaxed) == 0 {

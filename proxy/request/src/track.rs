@@ -11,7 +11,7 @@ use crate::backend::InFlight;
 use crate::body::{End, OnEnd};
 use crate::client::Lease;
 use crate::metrics::Series;
-use crate::outcome::grpc_status;
+use crate::outcome::{Cause, grpc_status};
 
 /// What is held and counted until a response has ended.
 pub(crate) struct Track {
@@ -57,6 +57,13 @@ impl Track {
 
     pub(crate) fn is_grpc(&self) -> bool {
         self.is_grpc
+    }
+
+    /// The deadline cuts it off.
+    pub(crate) fn is_late(&self) {
+        if let Some(series) = &self.series {
+            series.error(Cause::Timeout.token());
+        }
     }
 
     pub(crate) fn frame(&mut self, frame: &Frame<Bytes>) {

@@ -12,14 +12,15 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use policy::limits;
 use tokio::sync::OwnedSemaphorePermit;
+use transport::errors::chain;
 use transport::header::SessionProtocol;
 
 use crate::backend::{BackendClient, InFlight};
 use crate::body::Body;
 use crate::client::Pool;
 use crate::drain::Drain;
-use crate::forward::{Passage, chain};
-use crate::headers::{strip_for_upgrade, to_http1};
+use crate::forward::Passage;
+use crate::headers::{PeerWords, strip_for_upgrade, to_http1};
 use crate::metrics::AttemptResult;
 use crate::outcome::{Cause, Failure};
 
@@ -54,12 +55,12 @@ pub(crate) async fn forward(
         };
         endpoint.load.connected();
         let held = (InFlight::new(&endpoint), permit);
-        let exchanged = exchange(opened, request, passage.drain, held).await;
-        endpoint.series.record(match &exchanged {
-            Ok(_) => AttemptResult::Success,
-            Err(_) => AttemptResult::Broken,
-        });
-        return exchanged;
+        let (mut response, words) =
+            exchange(opened, request, passage.drain, held).await.inspect_err(|_| {
+                endpoint.series.record(AttemptResult::Broken);
+            })?;
+        endpoint.answered(&mut response, words);
+        return Ok(response);
     }
 }
 
@@ -72,7 +73,9 @@ pub(crate) async fn deliver(
 ) -> Result<Response<Body>, Failure> {
     let opened =
         pool.open(None).await.map_err(|error| Failure::new(Cause::Connect(error.token()), error.reason()))?;
-    exchange(opened, request, drain, held).await
+    // The application cannot speak as a sidecar.
+    let (response, _) = exchange(opened, request, drain, held).await?;
+    Ok(response)
 }
 
 /// Sends `request` on a fresh connection; when both sides agree to change, carries what follows
@@ -82,7 +85,7 @@ async fn exchange(
     mut request: Request<Incoming>,
     drain: &Drain,
     held: impl Send + 'static,
-) -> Result<Response<Body>, Failure> {
+) -> Result<(Response<Body>, PeerWords), Failure> {
     let broken = |error: hyper::Error| Failure::new(Cause::Terminated, chain(&error));
     strip_for_upgrade(request.headers_mut());
     let near = hyper::upgrade::on(&mut request);
@@ -95,10 +98,11 @@ async fn exchange(
         .map_err(broken)?;
     drain.spawn(connection.with_upgrades());
     let mut response = sender.send_request(request.map(Body::incoming)).await.map_err(broken)?;
+    let words = PeerWords::take(response.headers_mut());
     let agreed =
         response.status() == StatusCode::SWITCHING_PROTOCOLS || (connects && response.status().is_success());
     if !agreed {
-        return Ok(response.map(Body::incoming));
+        return Ok((response.map(Body::incoming), words));
     }
     let far = hyper::upgrade::on(&mut response);
     drain.spawn(async move {
@@ -107,7 +111,7 @@ async fn exchange(
         }
         drop(held);
     });
-    Ok(response.map(|_| Body::empty()))
+    Ok((response.map(|_| Body::empty()), words))
 }
 
 async fn carry(near: Upgraded, far: Upgraded) {

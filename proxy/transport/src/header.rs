@@ -3,7 +3,7 @@
 //! On a sidecar's own inbound port a connection begins, inside TLS with ALPN
 //! [`crate::tls::TRANSPORT_ALPN`], with the preface `transport.l5d.io/v1\r\n\r\n`, the length of a
 //! protobuf message (32 bits, big endian) and the message. The format is that of linkerd2-proxy
-//! (`linkerd/transport-header`, `transport.proto`), read from version 2.366.
+//! (`linkerd/transport-header`, `transport.proto`), tag `release/v2.366.0`.
 
 use std::io;
 
@@ -132,11 +132,18 @@ impl TransportHeader {
 mod tests {
     use super::*;
 
-    /// Messages as linkerd2-proxy 2.366 writes them, in hexadecimal, length first.
-    const VECTORS: [(&str, u16, Option<&str>, Option<SessionProtocol>); 3] = [
+    /// Messages as linkerd2-proxy writes them (`linkerd/transport-header/src/lib.rs`, tag
+    /// `release/v2.366.0`), in hexadecimal, length first. The last one is that of its own test.
+    const VECTORS: [(&str, u16, Option<&str>, Option<SessionProtocol>); 4] = [
         ("0000000708903f1a021200", 8080, None, Some(SessionProtocol::Http2)),
         ("0000000708903f1a020a00", 8080, None, Some(SessionProtocol::Http1)),
         ("0000000308ea20", 4202, None, None),
+        (
+            "0000001c08c81f1213666f6f2e6261722e6578616d706c652e636f6d1a021200",
+            4040,
+            Some("foo.bar.example.com"),
+            Some(SessionProtocol::Http2),
+        ),
     ];
 
     fn bytes(hex: &str) -> Vec<u8> {

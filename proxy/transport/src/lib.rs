@@ -11,12 +11,13 @@
 //! that are not HTTP, with half-close and reset as they come.
 //!
 //! [`resolve`] looks names up, [`redirect`] writes the kernel's rules that bring a pod's traffic
-//! here. Nothing in this room knows what a request is.
+//! here; [`errors`] tells an error with its causes. Nothing in this room knows what a request is.
 
 pub mod acked;
 pub mod connect;
 pub mod detect;
 pub mod duplex;
+pub mod errors;
 pub mod header;
 pub mod identity;
 pub mod io;

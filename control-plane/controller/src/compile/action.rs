@@ -1,7 +1,10 @@
 //! action: what a rule does, or why it cannot.
 
+use std::sync::Arc;
+
 use policy::limits;
 use policy::name::Label;
+use policy::queue::AsyncPolicy;
 use policy::retry::RetryPolicy;
 use policy::route::{Action, BackendTarget, Forward, HeaderModifier, WeightedBackend};
 use policy::snapshot::BackendKey;
@@ -46,10 +49,12 @@ fn forward<M>(
     at: &str,
 ) -> Result<Forward, String> {
     let (request_headers, response_headers) = modifiers(&rule.filters, &format!("rules[{r}]"), at)?;
+    let asynchronous = asynchronous(index, writer, r, &rule.filters)?;
     let retry = rule.retry.as_ref().map(|retry| retry_policy(retry, r, at)).transpose()?;
     let backend = |(b, reference): (usize, &BackendRef)| {
         let place = format!("rules[{r}].backendRefs[{b}]");
-        match modifiers(&reference.filters, &place, at) {
+        let changes = not_asynchronous(&reference.filters, &place, at);
+        match changes.and_then(|()| modifiers(&reference.filters, &place, at)) {
             Ok((request_headers, response_headers)) => WeightedBackend {
                 weight: reference.weight,
                 target: target(index, writer, reference, &format!("{place} of {at}")),
@@ -71,7 +76,39 @@ fn forward<M>(
         request_timeout: rule.timeouts.request,
         attempt_timeout: rule.timeouts.backend_request,
         retry,
+        asynchronous,
     })
+}
+
+/// The AsyncPolicy that a rule's filters name; one that is not there fails the rule, for a filter
+/// must not be skipped (HTTPRouteFilter.extensionRef).
+fn asynchronous(
+    index: &Index,
+    writer: &Writer<'_>,
+    r: usize,
+    filters: &[Filter],
+) -> Result<Option<Arc<AsyncPolicy>>, String> {
+    let (namespace, mut found) = (&writer.meta.namespace, None);
+    for (f, filter) in filters.iter().enumerate() {
+        let Filter::Asynchronous(name) = filter else { continue };
+        let place = format!("rules[{r}].filters[{f}] of {} {namespace}/{}", writer.kind, writer.meta.name);
+        if found.is_some() {
+            return Err(format!("{place} names a second AsyncPolicy, one can hold"));
+        }
+        let policy = index.async_policies().named(namespace.as_str(), name);
+        found = Some(policy.ok_or_else(|| format!("{place}: there is no AsyncPolicy {namespace}/{name}"))?);
+    }
+    Ok(found)
+}
+
+/// A message is taken in before its backend is chosen.
+fn not_asynchronous(filters: &[Filter], place: &str, at: &str) -> Result<(), String> {
+    match filters.iter().position(|filter| matches!(filter, Filter::Asynchronous(_))) {
+        Some(f) => Err(format!(
+            "{place}.filters[{f}] of {at}: an AsyncPolicy for one backend alone is not carried out"
+        )),
+        None => Ok(()),
+    }
 }
 
 type Modifiers = (Vec<HeaderModifier>, Vec<HeaderModifier>);
@@ -82,6 +119,7 @@ fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, Str
         match filter {
             Filter::RequestHeaders(modifier) => request.push(modifier.clone()),
             Filter::ResponseHeaders(modifier) => response.push(modifier.clone()),
+            Filter::Asynchronous(_) => {}
             Filter::Unknown(kind) => {
                 return Err(format!(
                     "filter type {kind:?} in {place}.filters[{f}] of {at} is not carried out"

@@ -10,8 +10,11 @@ use resources::{Pod, ServicePortSpec, SliceEndpoint};
 
 use super::{Index, Named};
 
-/// Where a sidecar takes connections of other sidecars, where its pod does not say.
+/// Where a sidecar of ours takes connections of other sidecars, where its pod does not say.
 const INBOUND_PORT: u16 = 4143;
+/// Where the sidecar of a pod takes them. What is no port, `none` by agreement, says that nobody
+/// knows: TLS goes straight to the application's port, and redirection brings it to the sidecar.
+const INBOUND_PORT_ANNOTATION: &str = "tidegate.dev/proxy-inbound-port";
 
 impl Index {
     /// The backend `key`; `None` when nothing of that name is there.
@@ -123,9 +126,11 @@ impl Index {
         if word != "enabled" {
             return None;
         }
-        let port = pod.meta.annotations.get("tidegate.dev/proxy-inbound-port");
-        let port = port.and_then(|text| parse_port(text).ok()).unwrap_or(INBOUND_PORT);
-        Some(Peer { identity: self.identity(pod), inbound_port: Some(port) })
+        let inbound_port = match pod.meta.annotations.get(INBOUND_PORT_ANNOTATION) {
+            None => Some(INBOUND_PORT),
+            Some(text) => parse_port(text).ok(),
+        };
+        Some(Peer { identity: self.identity(pod), inbound_port })
     }
 
     fn settings(&self, named: &Named) -> BackendSettings {

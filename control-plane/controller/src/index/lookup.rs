@@ -34,12 +34,21 @@ impl Index {
         }
         let spec = service.ports.iter().find(|spec| spec.port == port);
         match (spec, super::service_port(named, port)) {
-            (Some(spec), Some(key)) => Destination::Service(ServicePolicy {
-                service: Some(key.clone()),
-                protocol: self.protocol(named, spec),
-                rules: compile::rules(self, named, spec, client),
-                backend: BackendKey::Service(key),
-            }),
+            (Some(spec), Some(key)) => {
+                let rules = compile::rules(self, named, spec, client);
+                Destination::Service(ServicePolicy {
+                    service: Some(key.clone()),
+                    protocol: self.protocol(named, spec),
+                    // Where there are rules each has its own.
+                    asynchronous: if rules.is_empty() {
+                        self.async_policies().of_service(named)
+                    } else {
+                        None
+                    },
+                    rules,
+                    backend: BackendKey::Service(key),
+                })
+            }
             _ => Destination::Unknown { cause: no_port(named, service, port) },
         }
     }
@@ -51,12 +60,14 @@ impl Index {
         }
         if self.pod_addresses.contains_key(&ip) || self.endpoint_addresses.contains(&ip) {
             let service = self.endpoint_ports.get(&address).cloned();
-            // The client chose the pod: the Service's routes are not asked.
+            // The client chose the pod: the Service's routes are not asked, and nothing is kept for
+            // a pod that may be gone before it is delivered.
             return Destination::Service(ServicePolicy {
                 protocol: service.as_ref().map_or(Protocol::Detect, |port| self.port_protocol(port)),
                 service,
                 rules: Vec::new(),
                 backend: BackendKey::Address(address),
+                asynchronous: None,
             });
         }
         if self.mesh().networks.iter().any(|network| network.contains(&ip)) {

@@ -133,6 +133,28 @@ fn endpoints_are_sorted_meshed_by_annotation_and_the_unready_are_left_out() {
     assert_eq!(backend.endpoints[1].zone.as_deref(), Some("a"));
 }
 
+#[test]
+fn an_inbound_port_is_the_meshs_own_or_the_pods_word_and_none_where_the_pod_says_that() {
+    for (said, known) in [
+        (r#"{}"#, Some(4143)),
+        (r#"{tidegate.dev/proxy-inbound-port: "5143"}"#, Some(5143)),
+        (r#"{tidegate.dev/proxy-inbound-port: none}"#, None),
+        // No guess at what was meant: redirection brings TLS to the sidecar wherever it listens.
+        (r#"{tidegate.dev/proxy-inbound-port: "0"}"#, None),
+        (r#"{tidegate.dev/proxy-inbound-port: "51430"}"#, Some(51430)),
+        (r#"{tidegate.dev/proxy-inbound-port: "514300"}"#, None),
+    ] {
+        let shop = SHOP.replace(
+            "name: orders-0, namespace: shop,",
+            &format!("name: orders-0, namespace: shop, annotations: {said},"),
+        );
+        let backend = index(&shop).backend(&"orders.shop.svc:80".parse().unwrap()).unwrap();
+        let peer = backend.endpoints[0].peer.clone().unwrap();
+        assert_eq!(peer.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/orders");
+        assert_eq!(peer.inbound_port, known, "{said}");
+    }
+}
+
 fn inbound(index: &Index, pod: &str, account: &str) -> Inbound {
     index.inbound(pod, &format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap())
 }

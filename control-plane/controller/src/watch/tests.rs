@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use policy::snapshot::Snapshot;
+use policy::snapshot::{Destination, Snapshot};
 use policy::wire::{decode, v1};
 
 use super::session::Session;
@@ -74,4 +74,35 @@ fn what_is_held_from_before_is_kept_and_not_sent_again() {
     let answer = again.answer(&documents).unwrap();
     assert!(answer.changed.is_empty() && answer.removed.is_empty());
     assert_eq!(answer.digest, first.digest);
+}
+
+#[test]
+fn a_policy_or_secret_that_changes_is_sent_as_its_destination_alone() {
+    let policy = "apiVersion: tidegate.dev/v1alpha1\nkind: AsyncPolicy\nmetadata: {name: p, namespace: shop}\n\
+        spec: {targetRefs: [{name: orders}], callback: {allowedHosts: [mail], secretRef: {name: key}}}\n---\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: key, namespace: shop}\n\
+        stringData: {secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}\n---\n";
+    let held = |snapshot: &Snapshot| {
+        let Destination::Service(policy) = &**snapshot.destinations.values().next().unwrap() else {
+            panic!()
+        };
+        policy.asynchronous.clone()
+    };
+    let (mut session, mut snapshot) = (session(), Snapshot::default());
+    session.subscribe(add(&["orders.shop.svc:80"]));
+    apply(&mut snapshot, &session.answer(&Documents::new(index(SHOP))).unwrap());
+    assert_eq!(held(&snapshot), None);
+    for (objects, paused, signed) in [
+        (policy.to_owned(), false, false),
+        (policy.to_owned() + secret, false, true),
+        (policy.replace("spec: {", "spec: {paused: true, ") + secret, true, true),
+    ] {
+        let answer = session.answer(&Documents::new(index(&format!("{SHOP}{objects}")))).unwrap();
+        assert_eq!(keys(&answer), ["destination/orders.shop.svc:80"]);
+        apply(&mut snapshot, &answer);
+        let now = held(&snapshot).unwrap();
+        assert_eq!((now.paused, now.callback_secret.is_some()), (paused, signed));
+    }
+    apply(&mut snapshot, &session.answer(&Documents::new(index(SHOP))).unwrap());
+    assert_eq!(held(&snapshot), None, "a policy that is gone holds no more");
 }

@@ -1,10 +1,20 @@
 //! What a document keeps on the wire, and what is refused.
 
+use std::time::Duration;
+
 use super::*;
+use crate::queue::{AsyncPolicy, Credentials, Delivery, Durability, GrpcAck, Mode, RateLimits, Secret};
 use crate::route::{Action, Forward, Match, PathMatch, RouteKind, Rule, RuleName};
-use crate::snapshot::{Access, AccessRule, Destination, Inbound, InboundPort, Protocol, ServicePolicy};
+use crate::snapshot::{
+    Access, AccessRule, Destination, Inbound, InboundPort, Protocol, ServicePolicy, Snapshot,
+};
 
 fn destination() -> Document {
+    destination_with(None)
+}
+
+fn destination_with(asynchronous: Option<Arc<AsyncPolicy>>) -> Document {
+    let forward = Forward { asynchronous: asynchronous.clone(), ..Forward::default() };
     Document::Destination(
         "orders.shop.svc:8080".parse().unwrap(),
         Arc::new(Destination::Service(ServicePolicy {
@@ -18,11 +28,38 @@ fn destination() -> Document {
                     rule: "0".into(),
                 },
                 matches: Match { path: Some(PathMatch::Prefix("/a".into())), ..Match::default() },
-                action: Arc::new(Action::Forward(Forward::default())),
+                action: Arc::new(Action::Forward(forward)),
             }],
             backend: "orders.shop.svc:8080".parse().unwrap(),
+            asynchronous,
         })),
     )
+}
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn asynchronous() -> Arc<AsyncPolicy> {
+    Arc::new(AsyncPolicy {
+        name: "shop/orders-async".into(),
+        mode: Mode::Spill,
+        methods: vec!["POST".to_owned()],
+        durability: Durability::Memory,
+        queue_bytes_max: 1 << 30,
+        queue_messages_max: 7,
+        body_bytes_max: 4096,
+        ordering_header: Some("tidegate-key".to_owned()),
+        delivery: Delivery { retry: 3, backoff_delay: Duration::from_millis(250), ..Delivery::default() },
+        rate: RateLimits { per_second: Some(0.5), ..RateLimits::default() },
+        idempotency_required: true,
+        idempotency_window: Duration::from_secs(60),
+        result_ttl: Duration::ZERO,
+        result_bytes_max: 0,
+        callback_hosts: vec!["*.shop.svc".to_owned()],
+        callback_secret: Some(Secret::new(SECRET)),
+        credentials: Credentials::Store,
+        grpc_ack: Some(GrpcAck::EmptyMessage),
+        paused: true,
+    })
 }
 
 #[test]
@@ -43,9 +80,35 @@ fn a_document_reads_back_as_it_was_written() {
         .into(),
         other: InboundPort::default(),
     }));
-    for document in [destination(), inbound] {
+    for document in [destination(), destination_with(Some(asynchronous())), inbound] {
         assert_eq!(decode(&encode(&document)).unwrap().0, document);
     }
+}
+
+#[test]
+fn a_secret_passes_over_the_wire_and_is_shown_nowhere() {
+    let document = destination_with(Some(asynchronous()));
+    let (read, version) = decode(&encode(&document)).unwrap();
+    let Document::Destination(_, destination) = &read else { panic!() };
+    let Destination::Service(policy) = &**destination else { panic!() };
+    let secret = policy.asynchronous.as_ref().unwrap().callback_secret.as_ref().unwrap();
+    assert_eq!(secret.reveal(), SECRET);
+
+    let mut snapshot = Snapshot::default();
+    snapshot.put(read.clone(), version);
+    let shown = serde_json::to_string(&snapshot).unwrap();
+    for text in [&shown, &format!("{read:?}"), &format!("{snapshot:#?}"), &format!("{secret:?}")] {
+        assert!(text.contains("(secret)") && !text.contains("whsec_"), "{text}");
+    }
+    // In the rule and beside the rules.
+    assert_eq!(shown.matches("\"callbackSecret\":\"(secret)\"").count(), 2, "{shown}");
+    assert!(shown.contains("\"queueMessagesMax\":7"), "all else is shown: {shown}");
+}
+
+#[test]
+fn without_a_policy_nothing_is_written_that_an_older_proxy_does_not_know() {
+    let body = String::from_utf8(encode(&destination()).body).unwrap();
+    assert!(!body.contains("asynchronous"), "{body}");
 }
 
 #[test]

@@ -14,8 +14,9 @@ fn fallback() -> Authority {
     Authority::from_static("orders.shop.svc:8080")
 }
 
-/// (version, URI, Host) as an application sends it, `l5d-orig-proto` as linkerd2-proxy 2.366 writes
-/// it for that request, `:authority`.
+/// (version, URI, Host) as an application sends it, `l5d-orig-proto` as linkerd2-proxy writes it for
+/// that request (`linkerd/proxy/http/src/orig_proto.rs`, `Upgrade`, tag `release/v2.366.0`),
+/// `:authority`.
 const VECTORS: [(Version, &str, Option<&str>, &str, &str); 4] = [
     (Version::HTTP_11, "/a?b=c", Some("orders"), "HTTP/1.1", "orders"),
     (Version::HTTP_11, "http://orders/a", Some("orders"), "HTTP/1.1; absolute-form", "orders"),
@@ -39,15 +40,85 @@ fn http1_goes_through_http2_and_comes_out_as_it_was() {
     }
 }
 
+/// (version of the application's response, `l5d-orig-proto` as linkerd2-proxy writes it into the
+/// response that it hands to the other sidecar: `linkerd/proxy/http/src/orig_proto.rs`, `Downgrade`,
+/// tag `release/v2.366.0`).
+const WRITTEN: [(Version, &str); 2] = [(Version::HTTP_11, "HTTP/1.1"), (Version::HTTP_10, "HTTP/1.0")];
+
 #[test]
 fn the_response_is_tagged_with_its_version() {
-    for (version, tag) in [(Version::HTTP_11, "HTTP/1.1"), (Version::HTTP_10, "HTTP/1.0")] {
+    for (version, tag) in WRITTEN {
         let mut response = Response::builder().version(version).body(()).unwrap();
         tag_response(&mut response);
         assert_eq!(
             (response.version(), &response.headers()[ORIG_PROTO]),
             (Version::HTTP_2, &tag.parse().unwrap())
         );
+        assert_eq!(response.headers().len(), 1);
+        assert_eq!(untag_response(&mut response, version), PeerWords::default());
+        assert_eq!((response.version(), response.headers().len()), (version, 0));
+    }
+}
+
+/// Headers of a response.
+type Headers = &'static [(&'static str, &'static str)];
+
+/// (status, headers, whether the client's connection is to be closed, why the sidecar answered) of
+/// responses as linkerd2-proxy's inbound side makes them: `linkerd/app/core/src/errors/respond.rs`,
+/// `http_response` and `grpc_response`, read at 05eb000d. The first is an application's own.
+const READ: [(u16, Headers, bool, Option<&str>); 5] = [
+    (200, &[("l5d-orig-proto", "HTTP/1.1")], false, None),
+    (
+        502,
+        &[("l5d-proxy-error", "Connection refused (os error 111)"), ("l5d-proxy-connection", "close")],
+        true,
+        Some("Connection refused (os error 111)"),
+    ),
+    (
+        504,
+        &[
+            ("l5d-proxy-error", "connect timed out after 1s"),
+            ("connection", "close"),
+            ("l5d-proxy-connection", "close"),
+        ],
+        true,
+        Some("connect timed out after 1s"),
+    ),
+    (
+        403,
+        &[("l5d-proxy-error", "client 10.0.0.1:5: server: 10.0.0.2:80: unauthorized request on route")],
+        false,
+        Some("client 10.0.0.1:5: server: 10.0.0.2:80: unauthorized request on route"),
+    ),
+    (
+        200,
+        &[
+            ("content-type", "application/grpc"),
+            ("grpc-status", "14"),
+            ("grpc-message", "connection error"),
+            ("l5d-proxy-error", "connection error"),
+            ("l5d-proxy-connection", "close"),
+        ],
+        true,
+        Some("connection error"),
+    ),
+];
+
+#[test]
+fn what_a_sidecar_says_in_a_response_is_understood_and_goes_no_further() {
+    for (status, headers, close, error) in READ {
+        let mut response = Response::builder().status(status).version(Version::HTTP_2).body(()).unwrap();
+        for (name, value) in headers {
+            response.headers_mut().append(*name, value.parse().unwrap());
+        }
+        let words = untag_response(&mut response, Version::HTTP_11);
+        let error = error.map(|text| text.parse().unwrap());
+        assert_eq!(words, PeerWords { close, error }, "{headers:?}");
+        assert_eq!((response.status().as_u16(), response.version()), (status, Version::HTTP_11));
+        let left = |name: &HeaderName| !name.as_str().starts_with("l5d-") && *name != CONNECTION;
+        assert!(response.headers().keys().all(left), "{:?}", response.headers());
+        ask_to_close(&mut response);
+        assert_eq!(response.headers()[CONNECTION], "close");
     }
 }
 

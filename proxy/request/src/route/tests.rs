@@ -1,6 +1,7 @@
 //! Rules against requests, as the Gateway API's conformance tests put them.
 
 use http::Request;
+use policy::route::RouteKind;
 use prometheus_client::registry::Registry;
 
 use super::*;
@@ -20,6 +21,7 @@ fn router(rules: Vec<Rule>) -> Router {
         service: None,
         protocol: policy::snapshot::Protocol::Http,
         rules,
+        asynchronous: None,
         backend: "10.0.0.1:80".parse().unwrap(),
     };
     Router::new(&policy, &metrics(), |_| None)
