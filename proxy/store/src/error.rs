@@ -1,0 +1,77 @@
+//! error: what the disk refuses, and what that means for the message.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::message::Position;
+
+/// Why something was not written or read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room. Nothing of it was stored; it may be tried again later.
+    #[error("the store is full: {0}")]
+    Full(Arc<str>),
+    /// A write or a flush failed, now or earlier: nobody knows what the disk holds. Nothing is taken
+    /// in or handed out until the program is started again.
+    #[error("the store cannot be trusted any more, the outcome is unknown: {0}")]
+    Poisoned(Arc<str>),
+    /// What was read does not fit its checksum.
+    #[error("message {position} is damaged: {details}")]
+    Damaged {
+        /// The message.
+        position: Position,
+        /// What does not fit.
+        details: Arc<str>,
+    },
+    /// A read failed.
+    #[error("the store cannot be read: {0}")]
+    Read(Arc<str>),
+    /// The store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a directory is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{0} is in use by another process")]
+    InUse(PathBuf),
+    /// Its format is another one.
+    #[error("{directory} has format {found}, this program reads format {known}: use the version that wrote it")]
+    Version {
+        /// The directory.
+        directory: PathBuf,
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// It is not what was written.
+    #[error("{directory} is damaged: {details}. Open it once with salvage to keep what can be read")]
+    Damaged {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong.
+        details: String,
+    },
+    /// Its file system cannot keep what it is given.
+    #[error("{directory} is on {kind}, which keeps nothing over a crash")]
+    NotDurable {
+        /// The directory.
+        directory: PathBuf,
+        /// The file system.
+        kind: String,
+    },
+    /// The configured size leaves no room.
+    #[error("{0}")]
+    TooSmall(String),
+    /// The disk refused.
+    #[error("{directory} cannot be opened: {details}")]
+    Disk {
+        /// The directory.
+        directory: PathBuf,
+        /// What was said.
+        details: String,
+    },
+}

@@ -1,0 +1,153 @@
+//! files: the directory of a store: who has it, what it is on, and what is thrown away before it is read.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FallocateFlags};
+
+use crate::error::OpenError;
+
+/// The database.
+pub(crate) const DATABASE: &str = "messages.db";
+/// What was written ahead of it.
+pub(crate) const WAL: &str = "messages.db-wal";
+/// SQLite's index of that.
+pub(crate) const INDEX: &str = "messages.db-shm";
+/// Held by the process that has the directory.
+const LOCK: &str = "lock";
+/// Room for settles while the disk is full.
+const BALLAST: &str = "ballast";
+
+/// File systems that forget: the magic number (`statfs(2)`) and the name.
+const FORGETFUL: &[(u64, &str)] = &[
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x0000_6969, "NFS, whose flushes depend on its server"),
+    (0xff53_4d42, "CIFS, whose flushes depend on its server"),
+    (0xfe53_4d42, "SMB, whose flushes depend on its server"),
+    (0x0102_1997, "9p, whose flushes depend on its host"),
+];
+
+/// A directory that is ours until this is dropped.
+pub(crate) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes it if it is not there and takes it.
+    pub(crate) fn take(path: &Path, allow_volatile: bool) -> Result<Self, OpenError> {
+        let disk = |source: &dyn std::fmt::Display, doing: &str| OpenError::Disk {
+            directory: path.to_owned(),
+            details: format!("{doing}: {source}"),
+        };
+        std::fs::create_dir_all(path).map_err(|e| disk(&e, "making it"))?;
+        if !allow_volatile {
+            refuse_forgetful(path)?;
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .map_err(|e| disk(&e, "its lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(disk(&source, "its lock")),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Makes the kernel forget what it holds of the files. After a failed flush it shows pages that the
+    /// disk does not have, even to a new process, and calls them clean.
+    pub(crate) fn forget_pages(&self) -> io::Result<()> {
+        for name in [DATABASE, WAL] {
+            match File::open(self.file(name)) {
+                Ok(file) => rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?,
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes the names of the files in it, and its own name.
+    pub(crate) fn flush_names(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()?;
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes a program may still write here, as far as the file system knows.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.path)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Sets `bytes` aside; `false` when there is no room.
+    pub(crate) fn hold_ballast(&self, bytes: u64) -> io::Result<bool> {
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(self.file(BALLAST))?;
+        if file.metadata()?.len() == bytes {
+            return Ok(true);
+        }
+        file.set_len(0)?;
+        match set_aside(&file, bytes) {
+            Ok(()) => Ok(true),
+            Err(full) if full.kind() == io::ErrorKind::StorageFull => {
+                file.set_len(0)?;
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Gives back what was set aside.
+    pub(crate) fn release_ballast(&self) -> io::Result<()> {
+        match OpenOptions::new().write(true).open(self.file(BALLAST)) {
+            Ok(file) => file.set_len(0),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Takes blocks for `bytes`, by writing them where the file system cannot do it otherwise.
+fn set_aside(mut file: &File, bytes: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(|_| ())
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Refuses a file system that keeps nothing over a crash.
+fn refuse_forgetful(path: &Path) -> Result<(), OpenError> {
+    let found = rustix::fs::statfs(path).map_err(|e| OpenError::Disk {
+        directory: path.to_owned(),
+        details: format!("asking for its file system: {e}"),
+    })?;
+    // The field is signed on some targets and 32 bits wide on others: the magic is in the lower half.
+    let magic = (found.f_type as u64) & 0xffff_ffff;
+    match FORGETFUL.iter().find(|(known, _)| *known == magic) {
+        Some((_, kind)) => {
+            Err(OpenError::NotDurable { directory: path.to_owned(), kind: (*kind).to_owned() })
+        }
+        None => Ok(()),
+    }
+}

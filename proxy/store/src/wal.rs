@@ -1,0 +1,174 @@
+//! wal: looks through the file for writing ahead before SQLite replays it.
+//!
+//! SQLite replays up to the first frame that does not fit and takes the rest for a torn tail. Since each
+//! commit is flushed before the next frame is written, a tail is at most one transaction: a frame that
+//! fits *behind* the commit of the transaction with the broken frame proves that this transaction was
+//! flushed, and perhaps promised. Then the file is damaged, and replaying it would lose commits silently.
+//!
+//! Format: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, §4.1 and §4.2.
+
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+const HEAD_BYTES: usize = 32;
+const FRAME_HEAD_BYTES: usize = 24;
+/// The magic number with the lowest bit cleared; that bit says in which order words are summed up.
+const MAGIC: u32 = 0x377f_0682;
+
+/// What a look through the file has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// All of it, or all but a torn tail, will be replayed: so many commits.
+    Sound {
+        /// Commits that replay keeps.
+        commits: u64,
+    },
+    /// Commits stand behind the point where replay ends.
+    Damaged {
+        /// Commits that replay keeps.
+        commits: u64,
+        /// The byte where replay ends.
+        at: u64,
+        /// Commits behind it that replay would lose.
+        lost: u64,
+    },
+}
+
+/// The running sum of §4.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sum(u32, u32);
+
+/// The head of the file.
+struct Head {
+    big_endian: bool,
+    page_bytes: usize,
+    salt: [u8; 8],
+    sum: Sum,
+    /// It fits its own sum.
+    sound: bool,
+}
+
+/// Looks through a file; a missing or empty one is sound.
+pub(crate) fn look(path: &Path) -> io::Result<Found> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(missing) if missing.kind() == ErrorKind::NotFound => return Ok(Found::Sound { commits: 0 }),
+        Err(other) => return Err(other),
+    };
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut head = [0; HEAD_BYTES];
+    if !read_whole(&mut file, &mut head)? {
+        return Ok(Found::Sound { commits: 0 });
+    }
+    let Some(head) = Head::read(&head) else { return Ok(Found::Sound { commits: 0 }) };
+    walk(&mut file, &head)
+}
+
+/// How far replay has come, and what stands behind its end.
+#[derive(Default)]
+struct Walk {
+    commits: u64,
+    /// Where replay ends, once it has.
+    ended: Option<u64>,
+    /// Commits behind that fit the frame before them.
+    behind: u64,
+    /// A frame that fits stands behind the first of those.
+    proof: bool,
+}
+
+fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
+    let mut walk = Walk { ended: (!head.sound).then_some(0), ..Walk::default() };
+    let mut frame = vec![0; FRAME_HEAD_BYTES + head.page_bytes];
+    let mut at = HEAD_BYTES as u64;
+    let mut sum = head.sum;
+    while read_whole(file, &mut frame)? {
+        let stored = Sum(word(&frame[16..]), word(&frame[20..]));
+        let current = head.is_current(&frame[8..16]);
+        let fits = current && head.add(head.add(sum, &frame[..8]), &frame[FRAME_HEAD_BYTES..]) == stored;
+        walk.frame(at, fits, word(&frame[4..]) != 0);
+        // Behind the end each frame is held against what the one before it says of itself.
+        sum = stored;
+        at += frame.len() as u64;
+    }
+    Ok(match walk.ended {
+        Some(at) if walk.proof => Found::Damaged { commits: walk.commits, at, lost: walk.behind },
+        _ => Found::Sound { commits: walk.commits },
+    })
+}
+
+impl Walk {
+    fn frame(&mut self, at: u64, fits: bool, commit: bool) {
+        if self.ended.is_none() {
+            if !fits {
+                self.ended = Some(at);
+            } else if commit {
+                self.commits += 1;
+            }
+            return;
+        }
+        if !fits {
+            return;
+        }
+        self.proof |= self.behind > 0;
+        self.behind += u64::from(commit);
+    }
+}
+
+impl Head {
+    fn read(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
+        let magic = word(bytes);
+        let page_bytes = match word(&bytes[8..]) {
+            1 => 1 << 16,
+            page_bytes => page_bytes as usize,
+        };
+        // Without these its frames cannot even be told apart.
+        if !page_bytes.is_power_of_two() || !(512..=1 << 16).contains(&page_bytes) {
+            return None;
+        }
+        let mut head = Self {
+            big_endian: magic & 1 != 0,
+            page_bytes,
+            salt: bytes[16..24].try_into().ok()?,
+            sum: Sum(0, 0),
+            sound: false,
+        };
+        head.sum = head.add(Sum(0, 0), &bytes[..24]);
+        head.sound = magic & !1 == MAGIC && head.sum == Sum(word(&bytes[24..]), word(&bytes[28..]));
+        Some(head)
+    }
+
+    /// Frames of an earlier round carry another salt. When the head itself is broken, half of it must do.
+    fn is_current(&self, salt: &[u8]) -> bool {
+        if self.sound {
+            return salt == self.salt;
+        }
+        salt[..4] == self.salt[..4] || salt[4..] == self.salt[4..]
+    }
+
+    fn add(&self, sum: Sum, bytes: &[u8]) -> Sum {
+        let Sum(mut first, mut second) = sum;
+        let words = |four: &[u8]| {
+            let four = [four[0], four[1], four[2], four[3]];
+            if self.big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
+        };
+        for eight in bytes.chunks_exact(8) {
+            first = first.wrapping_add(words(&eight[..4])).wrapping_add(second);
+            second = second.wrapping_add(words(&eight[4..])).wrapping_add(first);
+        }
+        Sum(first, second)
+    }
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Fills `buffer`; `false` when the file ends before.
+fn read_whole(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(end) if end.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(other) => Err(other),
+    }
+}

@@ -1,0 +1,370 @@
+//! batch: what has gathered becomes one transaction, one flush and many answers.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Job, Pending, Reply, Task, Work, Writer};
+use crate::Event;
+use crate::checkpoint::WalState;
+use crate::error::StoreError;
+use crate::limits::{
+    BATCH_CHANGES_MAX, DISK_FREE_BYTES, EVICT_AHEAD_BYTES, PAGE_BYTES, WAL_BACKGROUND_SHARE,
+    WAL_RESTART_SHARE, WAL_TAIL_SHARE,
+};
+use crate::reader::Read;
+use crate::space::Growth;
+use crate::sql;
+use crate::trouble::{Trouble, described};
+
+/// What each task of a batch is told, in their order.
+type Outcomes = Vec<Result<Reply, StoreError>>;
+
+/// Pages that a transaction may still take.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    appends: u64,
+    settles: u64,
+}
+
+impl Writer<'_> {
+    /// Until it is told to close or every handle is gone.
+    pub(super) fn serve(&mut self, jobs: &mut mpsc::Receiver<Job>) {
+        self.look_around();
+        let mut arrived = Vec::new();
+        loop {
+            if self.waiting.is_empty() && jobs.blocking_recv_many(&mut arrived, BATCH_CHANGES_MAX) == 0 {
+                return;
+            }
+            for job in arrived.drain(..) {
+                self.sort(job, jobs);
+            }
+            while self.waiting.len() < BATCH_CHANGES_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
+                self.sort(job, jobs);
+            }
+            let batch = self.next_batch();
+            self.write(batch);
+        }
+    }
+
+    fn sort(&mut self, job: Job, jobs: &mut mpsc::Receiver<Job>) {
+        match job {
+            Job::Write(task) => self.waiting.push_back(task),
+            Job::Read(Read::Stop) => {}
+            Job::Read(read) => {
+                if let Some(reader) = &mut self.reader {
+                    reader.answer_one(read);
+                }
+            }
+            Job::Close => jobs.close(),
+        }
+    }
+
+    /// As many writes as fit one transaction; a sweep goes alone.
+    fn next_batch(&mut self) -> Vec<Task> {
+        let mut batch = Vec::with_capacity(self.waiting.len());
+        let (mut steps, mut bytes) = (0, 0);
+        while let Some(task) = self.waiting.front() {
+            let growth = Growth::of(task.work.changes());
+            let more = task.work.changes().len().max(1);
+            let alone = matches!(task.work, Work::Sweep { .. });
+            let fits = steps + more <= BATCH_CHANGES_MAX && bytes + growth.append_bytes <= self.budget.batch_bytes;
+            if !batch.is_empty() && (alone || !fits) {
+                break;
+            }
+            (steps, bytes) = (steps + more, bytes + growth.append_bytes);
+            batch.extend(self.waiting.pop_front());
+            if alone {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Writes a batch and answers everybody in it.
+    fn write(&mut self, mut batch: Vec<Task>) {
+        if batch.is_empty() {
+            return;
+        }
+        if let Some(refusal @ StoreError::Poisoned(_)) = self.shared.refusal() {
+            return answer_all(batch, &refusal);
+        }
+        (self.told)(Event::Begins);
+        let growth = batch.iter().fold(Growth::default(), |sum, task| sum.and(Growth::of(task.work.changes())));
+        match self.write_as_it_can(&batch, &growth) {
+            Ok(outcomes) => {
+                self.committed();
+                self.answer(batch.drain(..).zip(outcomes));
+                self.look_around();
+            }
+            Err(refusal) => {
+                (self.told)(Event::Failed);
+                answer_all(batch, &refusal);
+            }
+        }
+    }
+
+    /// Everything; or all but the appends, when there is no room; or that with the ballast given back.
+    fn write_as_it_can(&mut self, batch: &[Task], growth: &Growth) -> Result<Outcomes, StoreError> {
+        if let Err(reason) = self.restart_wal(growth.pages()) {
+            return Err(self.refuse(&reason));
+        }
+        let refused = self.full_disk(growth);
+        match self.attempt(batch, growth, refused.as_ref()) {
+            Err(Trouble::Full(_)) => {}
+            other => return other.map_err(|trouble| self.refuse(&trouble)),
+        }
+        let reason: Arc<str> = Arc::from("the disk is full");
+        self.disk_full = self.directory.is_some();
+        self.full = Some(Arc::clone(&reason));
+        match self.attempt(batch, growth, Some(&reason)) {
+            Err(Trouble::Full(_)) => {}
+            other => return other.map_err(|trouble| self.refuse(&trouble)),
+        }
+        self.give_ballast();
+        self.attempt(batch, growth, Some(&reason)).map_err(|trouble| self.refuse(&trouble))
+    }
+
+    fn refuse(&mut self, trouble: &Trouble) -> StoreError {
+        match trouble {
+            Trouble::Full(reason) | Trouble::Busy(reason) => {
+                let reason: Arc<str> = Arc::from(reason.as_str());
+                self.full = Some(Arc::clone(&reason));
+                self.shared.set_full(self.full.as_ref());
+                StoreError::Full(reason)
+            }
+            Trouble::Broken(reason) => self.shared.poison(reason),
+        }
+    }
+
+    /// One transaction; when it fails, everything is as it was before.
+    fn attempt(
+        &mut self,
+        batch: &[Task],
+        growth: &Growth,
+        refused: Option<&Arc<str>>,
+    ) -> Result<Outcomes, Trouble> {
+        self.pending = Pending::default();
+        let positions = self.positions;
+        let outcomes = self.transaction(batch, growth, refused);
+        if outcomes.is_err() {
+            self.positions = positions;
+            self.dedupe.forget(self.pending.dedupe_rows);
+            // SQLite rolls back by itself on some errors.
+            if !self.connection.is_autocommit() {
+                self.statements.rollback.execute([]).map_err(|e| Trouble::Broken(described(&e)))?;
+            }
+        }
+        outcomes
+    }
+
+    fn transaction(
+        &mut self,
+        batch: &[Task],
+        growth: &Growth,
+        refused: Option<&Arc<str>>,
+    ) -> Result<Outcomes, Trouble> {
+        self.statements.begin.execute([])?;
+        let mut room = self.make_room(growth)?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for task in batch {
+            outcomes.push(match self.refusal_of(&task.work, &mut room, refused)? {
+                Some(reason) => Err(StoreError::Full(reason)),
+                None => Ok(self.perform(&task.work)?),
+            });
+        }
+        self.drop_known_keys()?;
+        self.statements.commit.execute([])?;
+        Ok(outcomes)
+    }
+
+    /// Why a write is not even begun: it would not fit.
+    fn refusal_of(
+        &mut self,
+        work: &Work,
+        room: &mut Room,
+        refused: Option<&Arc<str>>,
+    ) -> Result<Option<Arc<str>>, Trouble> {
+        if !work.appends() {
+            return Ok(None);
+        }
+        if let Some(reason) = refused {
+            return Ok(Some(Arc::clone(reason)));
+        }
+        let growth = Growth::of(work.changes());
+        if growth.largest > self.budget.message_bytes {
+            let most = self.budget.message_bytes;
+            return Ok(Some(format!("a message of {} bytes, at most {most} fit", growth.largest).into()));
+        }
+        if let Some(reason) = self.keys_refused(work.changes())? {
+            return Ok(Some(reason));
+        }
+        let pages = growth.pages();
+        if pages > room.appends {
+            let reason: Arc<str> = Arc::from("as much is stored as may be");
+            self.full = Some(Arc::clone(&reason));
+            return Ok(Some(reason));
+        }
+        room.appends -= growth.append_bytes.div_ceil(PAGE_BYTES).min(room.appends);
+        Ok(None)
+    }
+
+    /// Pages left, after results and records have made room for appends if they must.
+    fn make_room(&mut self, growth: &Growth) -> Result<Room, Trouble> {
+        let mut room = self.room()?;
+        let appends = growth.append_bytes.div_ceil(PAGE_BYTES);
+        if room.appends >= appends && room.settles >= appends + growth.settle_pages {
+            return Ok(room);
+        }
+        let enough = appends + growth.settle_pages + EVICT_AHEAD_BYTES / PAGE_BYTES;
+        while self.evictable && room.appends < enough {
+            self.evictable = self.evict()?;
+            room = self.room()?;
+        }
+        Ok(room)
+    }
+
+    fn room(&mut self) -> Result<Room, Trouble> {
+        let used = self.used_pages()?;
+        Ok(Room {
+            appends: self.budget.append_pages.saturating_sub(used),
+            settles: self.budget.pages.saturating_sub(used),
+        })
+    }
+
+    fn used_pages(&mut self) -> rusqlite::Result<u64> {
+        let all: i64 = self.statements.page_count.query_row([], |row| row.get(0))?;
+        let free: i64 = self.statements.free_count.query_row([], |row| row.get(0))?;
+        Ok((all - free).max(0) as u64)
+    }
+
+    /// It is flushed: now it counts, and whoever keeps an index hears of it first.
+    fn committed(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        for (queue, more) in pending.messages {
+            let count = self.messages.entry(queue).or_default();
+            *count = count.saturating_add_signed(more);
+        }
+        if let Some(last) = pending.dropped {
+            self.dedupe.dropped(last);
+        }
+        if let Some(looked) = pending.looked {
+            self.expiry.looked(looked);
+        }
+        (self.told)(Event::Committed(&pending.entries));
+    }
+
+    fn answer(&mut self, outcomes: impl Iterator<Item = (Task, Result<Reply, StoreError>)>) {
+        for (mut task, outcome) in outcomes {
+            if let (Work::Sweep { removed, .. }, Ok(Reply::Swept(more))) = (&mut task.work, &outcome) {
+                *removed += more;
+                if self.sweep_goes_on() {
+                    self.waiting.push_back(task);
+                    continue;
+                }
+                let removed = *removed;
+                let _ = task.answer.send(Ok(Reply::Swept(removed)));
+                continue;
+            }
+            // Whoever asked may have gone: it is done, unheard.
+            let _ = task.answer.send(outcome);
+        }
+    }
+
+    /// After a batch: says how full it is, and has copied what was written ahead.
+    fn look_around(&mut self) {
+        let used = match self.used_pages() {
+            Ok(used) => used,
+            Err(error) => return self.ask_failed(&error),
+        };
+        self.shared.set_bytes(self.budget.fixed_bytes + used * PAGE_BYTES);
+        let room = self.budget.append_pages.saturating_sub(used);
+        if !self.disk_full && room >= EVICT_AHEAD_BYTES / PAGE_BYTES {
+            self.full = None;
+        }
+        self.shared.set_full(self.full.as_ref());
+        let Some(background) = self.background else { return };
+        match self.statements.wal_state.query_row([], WalState::read) {
+            Ok(wal) => self.wal = wal,
+            Err(error) => return self.ask_failed(&error),
+        }
+        if self.shared.checkpoint_runs() {
+            return;
+        }
+        let bound = self.budget.wal_frames;
+        if self.wal.written >= bound / WAL_RESTART_SHARE && self.wal.left() <= bound / WAL_TAIL_SHARE {
+            // At its edge the next batch says what stands in the way.
+            let _ = self.copy_all(sql::CHECKPOINT);
+        } else if self.wal.left() >= bound / WAL_BACKGROUND_SHARE {
+            background.wake(&self.shared);
+        }
+    }
+
+    fn ask_failed(&self, error: &rusqlite::Error) {
+        self.shared.poison(&described(error));
+    }
+
+    /// Makes sure that `pages` more fit the bound of the file for writing ahead.
+    fn restart_wal(&mut self, pages: u64) -> Result<(), Trouble> {
+        if self.background.is_none() || self.wal.written + pages <= self.budget.wal_frames {
+            return Ok(());
+        }
+        if let Err(Trouble::Full(_)) = self.copy_all(sql::CHECKPOINT_RESTART) {
+            self.give_ballast();
+            self.copy_all(sql::CHECKPOINT_RESTART)?;
+        }
+        if self.wal.left() == 0 {
+            return Ok(());
+        }
+        Err(Trouble::Busy("the file for writing ahead is at its bound: something reads it for too long".to_owned()))
+    }
+
+    /// Copies into the database on this thread.
+    fn copy_all(&mut self, how: &str) -> Result<(), Trouble> {
+        let copied = self.connection.query_row(how, [], WalState::read).map_err(Trouble::from);
+        match copied {
+            Ok(wal) => {
+                self.wal = wal;
+                // The next frame goes to the beginning again.
+                if wal.left() == 0 {
+                    self.wal = WalState::default();
+                }
+                Ok(())
+            }
+            Err(Trouble::Broken(reason)) => {
+                self.shared.poison(&reason);
+                Err(Trouble::Broken(reason))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether the disk is still full; takes the ballast back when it is not.
+    fn full_disk(&mut self, growth: &Growth) -> Option<Arc<str>> {
+        let directory = self.directory.filter(|_| self.disk_full)?;
+        let ballast = if self.ballast_given { self.budget.ballast } else { 0 };
+        let needed = DISK_FREE_BYTES + ballast + 2 * growth.append_bytes;
+        let free = directory.free_bytes().unwrap_or(0);
+        let held = free >= needed && directory.hold_ballast(self.budget.ballast).unwrap_or(false);
+        if held {
+            (self.disk_full, self.ballast_given, self.full) = (false, false, None);
+        }
+        self.full.clone()
+    }
+
+    /// Settles need it more than we do.
+    fn give_ballast(&mut self) {
+        if let Some(directory) = self.directory {
+            self.disk_full = true;
+            self.ballast_given = directory.release_ballast().is_ok();
+        }
+    }
+}
+
+fn answer_all(batch: Vec<Task>, refusal: &StoreError) {
+    for task in batch {
+        let _ = task.answer.send(Err(refusal.clone()));
+    }
+}
