@@ -1,0 +1,201 @@
+//! dead_letter: what will not be delivered, why, and its way back.
+//!
+//! Moving there and leaving the queue are one write. The dead letter has bounds of its own, a share of
+//! its queue's; when it is full the queue stands still and says so, rather than drop anything.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::limits;
+use store::StoreError;
+use store::message::{Change, Changed, Entry, Loaded, Position, State as Kept, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::attempt::Opened;
+use crate::deliver::Response;
+use crate::handle::Failed;
+use crate::id::MessageId;
+use crate::message::{Filter, MessageState, Reason};
+use crate::named::Named;
+use crate::stored::{Head, response_bytes};
+use crate::worker::Worker;
+
+/// Why a message did not come back from the dead letter.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RedriveError {
+    /// 404: it is unknown.
+    #[error("there is no such message")]
+    Unknown,
+    /// 409: it is not in the dead letter.
+    #[error("the message is {}, not in the dead letter", .0.as_str())]
+    NotDead(MessageState),
+    /// 429: its queue is full.
+    #[error("the queue is full")]
+    QueueFull,
+    /// It could not be asked or written.
+    #[error("it was not written")]
+    Failed(#[from] Failed),
+}
+
+impl From<StoreError> for RedriveError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Worker {
+    /// The message goes to the dead letter.
+    pub(crate) async fn bury(
+        self: &Rc<Self>,
+        named: &Arc<Named>,
+        message: Opened,
+        reason: Reason,
+        response: Option<Response>,
+    ) {
+        let now = self.shared.clock.now();
+        let (position, bytes) = (message.position(), message.loaded.entry.bytes);
+        let kept = response.as_ref();
+        let kept = kept.and_then(|response| response_bytes(response, message.policy().result_bytes_max));
+        let history = message.history.clone().buried(reason, now).bytes();
+        let bury = Change::Bury { position, history, result: kept };
+        let attempts = u32::from(message.loaded.entry.attempts);
+        let callback =
+            self.callback(&message, attempts, MessageState::DeadLettered, Some(reason), response.as_ref());
+        if self.write_end(bury, callback).await.is_err() {
+            return;
+        }
+        tracing::info!(queue = %named.name, %position, reason = reason.as_str(), "a message is dead");
+        named.buried(u64::from(bytes));
+        self.left(named, position, bytes);
+        self.look_at_dead(named);
+        self.ended(position);
+    }
+
+    /// Its time may be over: if it is, it goes to the dead letter.
+    pub(crate) async fn expire(self: &Rc<Self>, position: Position, due: Option<Timestamp>) {
+        let Some(named) = self.named_of(position) else { return };
+        let Some(message) = self.open_message(&named, position).await else { return };
+        if self.shared.clock.now() >= message.expires_at() {
+            return self.bury(&named, message, Reason::Expired, None).await;
+        }
+        // The index keeps seconds, and counts from a restart what it does not know yet.
+        let from = message.redriven_at.unwrap_or_else(|| message.head.age_from());
+        let expires = message.head.expires.filter(|_| message.redriven_at.is_none());
+        let (from, expires) = (self.steady(from), expires.map(|at| self.steady(Timestamp(at))));
+        let now = self.now();
+        let mut state = self.state.borrow_mut();
+        state.learned(position, from, expires);
+        state.back(position, due, false, now);
+    }
+
+    /// Brings a message back: at the tail of its lane and queue, with its id and fresh attempts.
+    pub(crate) fn redrive(self: &Rc<Self>, id: MessageId, answer: oneshot::Sender<Result<(), RedriveError>>) {
+        let worker = self.clone();
+        self.spawn(async move {
+            let _ = answer.send(worker.redrive_by_id(id).await);
+        });
+    }
+
+    async fn redrive_by_id(&self, id: MessageId) -> Result<(), RedriveError> {
+        let loaded = self.shared.store.load(id.position()).await?;
+        let Some(loaded) = loaded else {
+            // It may have ended: whoever asks is told what it is by its status.
+            return Err(RedriveError::Unknown);
+        };
+        if !Head::read(&loaded.head).is_ok_and(|head| head.enqueued_at() == id.enqueued_at()) {
+            return Err(RedriveError::Unknown);
+        }
+        match loaded.entry.state {
+            Kept::Dead => self.redrive_entry(loaded.entry).await,
+            Kept::Waiting => Err(RedriveError::NotDead(MessageState::Queued)),
+            Kept::Quarantined => Err(RedriveError::Unknown),
+        }
+    }
+
+    async fn redrive_entry(&self, mut entry: Entry) -> Result<(), RedriveError> {
+        let line = self.lines.borrow().get(&entry.queue).copied().ok_or(Failed::UnknownQueue)?;
+        let named = self.named(line);
+        let reserved = self.shared.reserve(&named, u64::from(entry.bytes));
+        let reserved = reserved.map_err(|_| RedriveError::QueueFull)?;
+        // The due time says later when its new life began.
+        let now = self.shared.clock.now();
+        let change = Change::Redrive { position: entry.position, due_at: Some(now) };
+        let changed = self.shared.store.write(vec![change]).await?;
+        let Some(Changed::Done { order }) = changed.first().copied() else {
+            return Err(RedriveError::NotDead(MessageState::Queued));
+        };
+        reserved.keep();
+        named.unburied(u64::from(entry.bytes));
+        (entry.order, entry.state, entry.due_at) = (order, Kept::Waiting, None);
+        (entry.attempts, entry.begun) = (0, false);
+        let now = self.now();
+        self.state.borrow_mut().appended(&entry, line, now, now);
+        named.pressed(|pressure| pressure.arrived(now));
+        self.look_at_dead(&named);
+        Ok(())
+    }
+
+    /// Brings a whole dead letter back, `per_second`, in the background; a later call takes over.
+    pub(crate) fn redrive_all(self: &Rc<Self>, named: Arc<Named>, per_second: f64, filter: Filter) {
+        let line = named.line;
+        let job = self.redriving.borrow().get(&line).map_or(1, |job| job + 1);
+        self.redriving.borrow_mut().insert(line, job);
+        let worker = self.clone();
+        self.spawn(async move {
+            let per_second = per_second.clamp(0.01, limits::REDRIVE_PER_SECOND_MAX);
+            let pause = Duration::from_secs_f64(1.0 / per_second);
+            if let Err(error) = worker.redrive_pages(&named, pause, &filter, job).await {
+                tracing::warn!(%error, queue = %named.name, "a redrive of the dead letter ended early");
+            }
+            worker.redriving.borrow_mut().remove(&line);
+        });
+    }
+
+    /// Whether a job is still the one that was asked for last.
+    fn still(&self, line: u16, job: u64) -> bool {
+        self.redriving.borrow().get(&line) == Some(&job)
+    }
+
+    async fn redrive_pages(
+        &self,
+        named: &Named,
+        pause: Duration,
+        filter: &Filter,
+        job: u64,
+    ) -> Result<(), RedriveError> {
+        let mut after = None;
+        let mut next = tokio::time::Instant::now();
+        loop {
+            let page = self.shared.store.list(named.id, Kept::Dead, after, limits::PURGE_STEP).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.entry.position);
+            for loaded in page.iter().filter(|loaded| filter.means(loaded)) {
+                next += pause;
+                tokio::time::sleep_until(next).await;
+                if !self.still(named.line, job) {
+                    return Ok(());
+                }
+                self.redrive_when_there_is_room(loaded, named.line, job).await?;
+            }
+        }
+    }
+
+    async fn redrive_when_there_is_room(
+        &self,
+        loaded: &Loaded,
+        line: u16,
+        job: u64,
+    ) -> Result<(), RedriveError> {
+        loop {
+            match self.redrive_entry(loaded.entry).await {
+                Err(RedriveError::QueueFull) if self.still(line, job) => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                // Somebody else was faster.
+                Err(RedriveError::NotDead(_)) => return Ok(()),
+                other => return other,
+            }
+        }
+    }
+}

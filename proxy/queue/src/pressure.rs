@@ -1,0 +1,185 @@
+//! pressure: how fast messages come and go, and how long the backlog will take.
+//!
+//! With P arriving and C served per second a backlog of Q drains in Q/(C−P). P and C are exponentially
+//! decayed rates over [`limits::PRESSURE_DECAY`]: each event adds 1/τ, and the sum falls by e every τ.
+//! A sum that began a short while ago has not seen a whole τ yet; it is divided by the part it has
+//! seen (the bias correction of Kingma & Ba 2015, §3), so that the first seconds count too.
+
+use std::time::Duration;
+
+use policy::limits;
+use store::message::Timestamp;
+
+/// A decayed rate.
+#[derive(Debug, Default, Clone, Copy)]
+struct Rate {
+    sum: f64,
+    at: u64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "spans of milliseconds")]
+fn seconds(from: u64, to: u64) -> f64 {
+    to.saturating_sub(from) as f64 / 1000.0
+}
+
+impl Rate {
+    fn decay(&mut self, now: u64) {
+        self.sum *= (-seconds(self.at, now) / limits::PRESSURE_DECAY.as_secs_f64()).exp();
+        self.at = self.at.max(now);
+    }
+
+    fn add(&mut self, n: f64, now: u64) {
+        self.decay(now);
+        self.sum += n / limits::PRESSURE_DECAY.as_secs_f64();
+    }
+
+    fn per_second(mut self, since: u64, now: u64) -> f64 {
+        self.decay(now);
+        // In the first second there is nothing to tell a rate by.
+        let seen = seconds(since, now).max(1.0) / limits::PRESSURE_DECAY.as_secs_f64();
+        self.sum / (1.0 - (-seen).exp())
+    }
+}
+
+/// One named queue's P and C.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Pressure {
+    arrivals: Rate,
+    served: Rate,
+    since: Option<u64>,
+    arrived_total: u64,
+    served_total: u64,
+}
+
+impl Pressure {
+    fn begin(&mut self, now: Timestamp) {
+        if self.since.is_none() {
+            (self.since, self.arrivals.at, self.served.at) = (Some(now.0), now.0, now.0);
+        }
+    }
+
+    /// A message came.
+    pub(crate) fn arrived(&mut self, now: Timestamp) {
+        self.begin(now);
+        self.arrivals.add(1.0, now.0);
+        self.arrived_total += 1;
+    }
+
+    /// A message left: delivered, or in the dead letter.
+    pub(crate) fn left(&mut self, now: Timestamp) {
+        self.begin(now);
+        self.served.add(1.0, now.0);
+        self.served_total += 1;
+    }
+
+    /// P.
+    pub(crate) fn arrivals(&self, now: Timestamp) -> f64 {
+        self.since.map_or(0.0, |since| self.arrivals.per_second(since, now.0))
+    }
+
+    /// C.
+    pub(crate) fn served(&self, now: Timestamp) -> f64 {
+        self.since.map_or(0.0, |since| self.served.per_second(since, now.0))
+    }
+
+    /// P/C; 0 when nothing comes, +Inf when something comes and nothing leaves.
+    pub(crate) fn utilisation(&self, now: Timestamp) -> f64 {
+        let (p, c) = (self.arrivals(now), self.served(now));
+        if p == 0.0 { 0.0 } else { p / c }
+    }
+
+    /// Q/(C−P) seconds; +Inf when C ≤ P, 0 without a backlog.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn drain_seconds(&self, depth: u64, now: Timestamp) -> f64 {
+        let (p, c) = (self.arrivals(now), self.served(now));
+        match depth {
+            0 => 0.0,
+            _ if c <= p => f64::INFINITY,
+            depth => depth as f64 / (c - p),
+        }
+    }
+
+    /// All that ever came, and left, since the queue was opened.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.arrived_total, self.served_total)
+    }
+}
+
+/// One note of a queue's depth, for plots.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// When.
+    pub at: Timestamp,
+    /// Messages that waited.
+    pub messages: u64,
+    /// The age of the oldest.
+    pub oldest_age: Duration,
+    /// Arrivals per second.
+    pub arrivals: f64,
+    /// Deliveries per second.
+    pub served: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: u64 = 1_700_000_000_000;
+
+    /// P and C per second for `seconds`.
+    fn run(pressure: &mut Pressure, p: u64, c: u64, from: u64, seconds: u64) -> Timestamp {
+        for ms in 0..seconds * 1000 {
+            let now = Timestamp(from + ms);
+            for _ in 0..((ms + 1) * p / 1000 - ms * p / 1000) {
+                pressure.arrived(now);
+            }
+            for _ in 0..((ms + 1) * c / 1000 - ms * c / 1000) {
+                pressure.left(now);
+            }
+        }
+        Timestamp(from + seconds * 1000)
+    }
+
+    fn near(is: f64, should: f64) -> bool {
+        (is - should).abs() <= should * 0.05
+    }
+
+    #[test]
+    fn rates_are_right_after_three_seconds_and_after_a_minute() {
+        for seconds in [3, 60] {
+            let mut pressure = Pressure::default();
+            let now = run(&mut pressure, 40, 100, T0, seconds);
+            assert!(near(pressure.arrivals(now), 40.0), "{}", pressure.arrivals(now));
+            assert!(near(pressure.served(now), 100.0), "{}", pressure.served(now));
+            assert!(near(pressure.utilisation(now), 0.4));
+        }
+    }
+
+    #[test]
+    fn a_backlog_drains_when_the_estimate_says_so() {
+        let mut pressure = Pressure::default();
+        let now = run(&mut pressure, 40, 100, T0, 20);
+        let estimate = pressure.drain_seconds(600, now);
+        // What the clock says: 600 messages, 40 more and 100 less each second.
+        assert!(near(estimate, 10.0), "{estimate}");
+    }
+
+    #[test]
+    fn a_backlog_that_grows_never_drains() {
+        let mut pressure = Pressure::default();
+        let now = run(&mut pressure, 100, 100, T0, 20);
+        assert!(pressure.drain_seconds(600, now).is_infinite() || pressure.drain_seconds(600, now) > 100.0);
+        let now = run(&mut pressure, 100, 50, now.0, 60);
+        assert!(pressure.drain_seconds(600, now).is_infinite());
+        assert!(pressure.drain_seconds(0, now) == 0.0);
+    }
+
+    #[test]
+    fn rates_follow_a_change_within_half_a_minute() {
+        let mut pressure = Pressure::default();
+        let now = run(&mut pressure, 100, 100, T0, 60);
+        let now = run(&mut pressure, 10, 100, now.0, 30);
+        assert!(pressure.arrivals(now) < 16.0, "{}", pressure.arrivals(now));
+        assert_eq!(pressure.totals(), (6300, 9000));
+    }
+}

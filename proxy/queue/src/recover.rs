@@ -1,0 +1,191 @@
+//! recover: the index of what was left on disk.
+//!
+//! The store shows every message in the order of positions, before it says what its queues are: each
+//! is put straight into the index, since a list of a million would take more memory than the index.
+//! What stands in their heads (age, a wish to expire) is read afterwards, page by page, while delivery
+//! has already begun; until then a message counts as just accepted, and is looked at exactly when its
+//! turn comes anyway.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use policy::limits;
+use store::message::{Entry, QueueId, State as Kept, Timestamp};
+use store::{Event, OpenError, Opened, Store};
+use tokio::sync::Notify;
+
+use crate::handle::Options;
+use crate::id::Class;
+use crate::schedule::Limits;
+use crate::state::State;
+use crate::stored::{Head, History};
+use crate::worker::Worker;
+
+/// What the writer's thread has told and the queue's thread has not heard yet. It grows no longer than
+/// what was admitted and not yet indexed.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    entries: Mutex<Vec<Entry>>,
+    pub(crate) arrived: Notify,
+    failed: AtomicBool,
+}
+
+impl Inbox {
+    pub(crate) fn drain(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a write failed since this was last asked.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.swap(false, Ordering::SeqCst)
+    }
+
+    fn told(&self, event: &Event<'_>) {
+        match event {
+            Event::Begins | Event::Committed([]) => return,
+            Event::Committed(entries) => {
+                self.entries.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(entries);
+            }
+            Event::Failed => self.failed.store(true, Ordering::SeqCst),
+        }
+        self.arrived.notify_one();
+    }
+}
+
+/// How much of a queue was found.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dead_messages: u64,
+    pub(crate) dead_bytes: u64,
+    pub(crate) quarantined: u64,
+}
+
+/// A store that was opened, and its index.
+pub(crate) struct Opening {
+    pub(crate) opened: Opened,
+    pub(crate) index: Index,
+    pub(crate) inbox: Arc<Inbox>,
+}
+
+/// The index as it is built up.
+#[derive(Default)]
+pub(crate) struct Index {
+    pub(crate) state: State,
+    pub(crate) lines: HashMap<QueueId, u16>,
+    pub(crate) found: HashMap<u16, Found>,
+    /// Those that were redriven, by their rank: their turn is later than their position.
+    later: BTreeMap<u64, Entry>,
+}
+
+impl Index {
+    pub(crate) fn line_of(&mut self, queue: QueueId) -> u16 {
+        let next = u16::try_from(self.lines.len()).unwrap_or(u16::MAX);
+        *self.lines.entry(queue).or_insert_with(|| {
+            self.state.set_line(next, Limits::unknown(), false);
+            next
+        })
+    }
+
+    fn see(&mut self, entry: Entry, now: Timestamp) {
+        let line = self.line_of(entry.queue);
+        let found = self.found.entry(line).or_default();
+        match entry.state {
+            Kept::Waiting => {
+                found.messages += 1;
+                found.bytes += u64::from(entry.bytes);
+            }
+            Kept::Dead => {
+                found.dead_messages += 1;
+                found.dead_bytes += u64::from(entry.bytes);
+                return;
+            }
+            Kept::Quarantined => {
+                found.quarantined += 1;
+                return;
+            }
+        }
+        if entry.order != entry.position.0 {
+            self.later.insert(entry.order, entry);
+            return;
+        }
+        self.put_in_before(entry.position.0, now);
+        self.state.recovered(&entry, line, now, now);
+    }
+
+    fn put_in_before(&mut self, order: u64, now: Timestamp) {
+        while let Some(first) = self.later.first_entry().filter(|first| *first.key() < order) {
+            let entry = first.remove();
+            let line = self.line_of(entry.queue);
+            self.state.recovered(&entry, line, now, now);
+        }
+    }
+}
+
+/// Opens a store and builds its index.
+pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError> {
+    let inbox = Arc::new(Inbox::default());
+    let (told, commits) = (inbox.clone(), options.metrics.commits(class));
+    let mut began = None;
+    let store = store::Options {
+        directory: options.directory.clone(),
+        bytes_max: options.bytes_max,
+        salvage: options.salvage,
+        allow_volatile: options.allow_volatile,
+        vfs: options.vfs.clone(),
+        told: Box::new(move |event| {
+            match event {
+                Event::Begins => began = Some(std::time::Instant::now()),
+                Event::Committed(_) | Event::Failed => {
+                    if let Some(began) = began.take() {
+                        commits.observe(began.elapsed().as_secs_f64());
+                    }
+                }
+            }
+            told.told(&event);
+        }),
+    };
+    let now = options.clock.now();
+    let mut index = Index::default();
+    let opened = Store::open(store, &mut |entry| index.see(entry, now))?;
+    index.put_in_before(u64::MAX, now);
+    if opened.lost > 0 {
+        tracing::error!(messages = opened.lost, "a salvage had to leave messages behind");
+    }
+    Ok(Opening { opened, index, inbox })
+}
+
+impl Worker {
+    /// Reads the heads of all messages that were found, to learn how old they are.
+    pub(crate) async fn learn(self: Rc<Self>, queues: Vec<QueueId>) {
+        for queue in queues {
+            if let Err(error) = self.learn_queue(queue).await {
+                // An age that is not known counts from the restart.
+                tracing::warn!(%error, queue = queue.0, "the age of messages could not be read");
+            }
+        }
+    }
+
+    async fn learn_queue(&self, queue: QueueId) -> Result<(), store::StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.shared.store.list(queue, Kept::Waiting, after, limits::PEEK_MAX).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.entry.position);
+            let wall = self.shared.clock.now();
+            for loaded in page {
+                let Ok(head) = Head::read(&loaded.head) else { continue };
+                let Ok(history) = History::read(&loaded.history) else { continue };
+                let redriven = crate::attempt::redriven_at(&loaded.entry, &history);
+                let from = redriven.unwrap_or_else(|| head.age_from());
+                let expires = head.expires.filter(|_| redriven.is_none()).map(Timestamp);
+                let steady = |at| self.shared.steady.translate(at, wall);
+                self.state.borrow_mut().learned(loaded.entry.position, steady(from), expires.map(steady));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
