@@ -1,8 +1,9 @@
 //! app: an application that tells what it saw.
 //!
 //! `/hold` answers when the test lets go, `/stall` reads no body until then, anything else echoes at
-//! once, `/large-head` with a header of 160,000 bytes, `/pieces` in 1000 pieces
-//! of a byte. HTTP/2 is taken with prior knowledge.
+//! once, `/large-head` with a header of 160,000 bytes, `/503` with that status. `/pieces` answers in
+//! 1000 pieces of a byte, `/half` with half a body, `/endless` with one that has no end, `/sidecar`
+//! as a sidecar would. HTTP/2 is taken with prior knowledge.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -88,8 +89,17 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
     }
 }
 
-/// A body of so many single bytes, each a piece of its own.
-struct Pieces(u32);
+/// A body of so many pieces.
+struct Pieces {
+    left: u32,
+    piece: &'static [u8],
+    /// After the last of them nothing comes, not even the end.
+    stalls: bool,
+}
+
+const BYTES: Pieces = Pieces { left: 1000, piece: b"x", stalls: false };
+const HALF: Pieces = Pieces { left: 1, piece: b"half", stalls: true };
+const ENDLESS: Pieces = Pieces { left: u32::MAX, piece: &[0; 16 * 1024], stalls: true };
 
 impl Body for Pieces {
     type Data = Bytes;
@@ -99,10 +109,22 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let left = self.0.checked_sub(1);
-        self.0 = left.unwrap_or(0);
-        Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(b"x")))))
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.piece)))))
+            }
+            None if self.stalls => Poll::Pending,
+            None => Poll::Ready(None),
+        }
     }
+}
+
+/// A response as a sidecar of Linkerd makes it when it does not reach its application.
+fn as_a_sidecar() -> Response<Either<Full<Bytes>, Pieces>> {
+    let response = Response::builder().status(502).header("l5d-proxy-error", "it is not there");
+    let response = response.header("l5d-proxy-connection", "close");
+    response.body(Either::Left(Full::default())).expect("it is a response")
 }
 
 async fn answer(request: Request<Incoming>, state: &State) -> Response<Either<Full<Bytes>, Pieces>> {
@@ -110,8 +132,12 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Either<Fu
     if matches!(request.uri().path(), "/hold" | "/stall") {
         let _ = state.held.subscribe().wait_for(|held| !held).await;
     }
-    if request.uri().path() == "/pieces" {
-        return Response::new(Either::Right(Pieces(1000)));
+    match request.uri().path() {
+        "/pieces" => return Response::new(Either::Right(BYTES)),
+        "/half" => return Response::new(Either::Right(HALF)),
+        "/endless" => return Response::new(Either::Right(ENDLESS)),
+        "/sidecar" => return as_a_sidecar(),
+        _ => {}
     }
     let mut headers = serde_json::Map::new();
     for name in request.headers().keys() {
@@ -131,6 +157,9 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Either<Fu
     if uri == "/large-head" {
         let long = http::HeaderValue::try_from("x".repeat(160_000)).expect("visible ASCII");
         response.headers_mut().insert("x-long", long);
+    }
+    if uri.ends_with("/503") {
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
     }
     response
 }

@@ -79,6 +79,16 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
+/// A server's first frame.
+pub(crate) fn settings() -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[])
+}
+
+/// The stream was not processed.
+pub(crate) fn refuse(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &REFUSED_STREAM.to_be_bytes())
+}
+
 pub(crate) fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())
 }
@@ -143,7 +153,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         let mut connection = Self(TcpStream::connect(address).await.expect("it listens"));
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-        connection.send(&frame(SETTINGS, 0, 0, &[])).await;
+        connection.send(&settings()).await;
         let first = connection.next().await.expect("the server's settings");
         assert_eq!(first.kind, SETTINGS);
         connection.send(&frame(SETTINGS, ACK, 0, &[])).await;

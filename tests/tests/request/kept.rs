@@ -10,14 +10,13 @@ use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::client::{answer, within};
+use crate::manifests::policy;
 use crate::mesh::{APPLICATION, OUTBOUND, Plan, host};
 
 const MIB: usize = 1024 * 1024;
 
 fn keep(bytes: usize) -> Value {
-    json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "BackendPolicy",
-        "metadata": {"name": "orders", "namespace": "shop"},
-        "spec": {"targetRefs": [{"kind": "Service", "name": "orders"}], "retry": {"maxBodyBytes": bytes}}})
+    policy(&json!({"retry": {"maxBodyBytes": bytes}}))
 }
 
 fn shop() -> Plan {
@@ -75,11 +74,20 @@ async fn growth(plan: Plan, bytes_kept: usize, (uploads, body): (usize, usize), 
 
 #[tokio::test]
 async fn bodies_kept_for_retries_take_16_mib_of_the_process_and_not_more() {
-    let without = growth(shop(), 1, (64, MIB), MIB / 16).await;
-    let with = growth(shop(), 2 * MIB, (64, MIB), MIB / 16).await;
+    // What is on its way without being kept, some 17 MiB, varies by 2 MiB from run to run: the most
+    // of three is compared with the most of three.
+    let (mut without, mut with) = (0, 0);
+    for _ in 0..3 {
+        let nothing = growth(shop(), 1, (64, MIB), MIB / 16);
+        let whole = growth(shop(), 2 * MIB, (64, MIB), MIB / 16);
+        let (nothing, whole) = tokio::join!(nothing, whole);
+        (without, with) = (without.max(nothing), with.max(whole));
+    }
     let kept = with - without;
-    // Half as much again for the allocator; unbounded they would take 64 MiB.
-    assert!(kept < 24 * 1024, "{kept} KiB were kept: {with} with, {without} without");
+    println!("{kept} KiB were kept: {with} with, {without} without");
+    // Measured: 16 to 18.5 MiB. Unbounded they would take 64 MiB, and without a bound on what the copies
+    // themselves take, 19 to 24.
+    assert!((12 * 1024..20 * 1024).contains(&kept), "{kept} KiB were kept: {with} with, {without} without");
 }
 
 #[tokio::test]

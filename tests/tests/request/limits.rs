@@ -11,6 +11,7 @@ use crate::frames::{
     CONTINUATION, Connection, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM, frame, get,
     reset,
 };
+use crate::manifests::policy;
 use crate::mesh::{APPLICATION, Mesh, OUTBOUND, Plan, host, until};
 
 /// web asks, orders answers.
@@ -173,9 +174,7 @@ async fn a_connection_beyond_connections_max_is_closed_at_once_and_a_freed_place
 
 #[tokio::test]
 async fn a_request_beyond_a_backends_places_and_queue_is_refused_at_once() {
-    let narrow = json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "BackendPolicy",
-        "metadata": {"name": "orders", "namespace": "shop"},
-        "spec": {"targetRefs": [{"kind": "Service", "name": "orders"}], "limits": {"maxInFlight": 1, "queue": 1}}});
+    let narrow = policy(&json!({"limits": {"maxInFlight": 1, "queue": 1}}));
     let mesh = Plan::of(&["web", "orders"]).with(narrow).start().await;
     let app = App::start(mesh.at("orders", APPLICATION)).await;
     let first = async {

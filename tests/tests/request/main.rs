@@ -4,10 +4,14 @@
 
 mod app;
 mod client;
+mod counted;
+mod deadlines;
+mod elsewhere;
 mod expiry;
 mod frames;
 mod kept;
 mod limits;
+mod manifests;
 mod mesh;
 mod mistakes;
 mod observability;
@@ -15,4 +19,7 @@ mod passage;
 mod peer;
 mod pieces;
 mod refusals;
+mod slow;
 mod stops;
+mod straight;
+mod waits;

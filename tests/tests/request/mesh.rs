@@ -20,6 +20,8 @@ pub(crate) const OUTBOUND: u16 = 4140;
 pub(crate) const INBOUND: u16 = 4143;
 pub(crate) const ADMIN: u16 = 4191;
 pub(crate) const APPLICATION: u16 = 8080;
+const INJECT: &str = "tidegate.dev/inject";
+const INBOUND_PORT: &str = "tidegate.dev/proxy-inbound-port";
 
 /// Waited for at most, whatever it is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,9 +160,11 @@ impl Net {
 }
 
 /// A mesh to be.
+#[derive(Default)]
 pub(crate) struct Plan {
     pods: Vec<&'static str>,
     without_sidecar: Vec<&'static str>,
+    straight: Vec<&'static str>,
     objects: Vec<Value>,
     flags: HashMap<&'static str, Vec<String>>,
 }
@@ -183,12 +187,18 @@ pub(crate) fn host(service: &str) -> String {
 impl Plan {
     /// A pod for each name, with a service account and a Service of the same name.
     pub(crate) fn of(pods: &[&'static str]) -> Self {
-        Self { pods: pods.to_vec(), without_sidecar: Vec::new(), objects: Vec::new(), flags: HashMap::new() }
+        Self { pods: pods.to_vec(), ..Self::default() }
     }
 
     /// A pod that is not of the mesh.
     pub(crate) fn plain(mut self, pod: &'static str) -> Self {
         self.without_sidecar.push(pod);
+        self
+    }
+
+    /// A pod of the mesh whose inbound port nobody knows.
+    pub(crate) fn straight(mut self, pod: &'static str) -> Self {
+        self.straight.push(pod);
         self
     }
 
@@ -206,8 +216,8 @@ impl Plan {
 
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(self) -> Mesh {
-        let (net, dir) =
-            (Net::claim(), TempDir::with_prefix("tidegate-request-").expect("a temporary folder"));
+        let net = Net::claim();
+        let dir = TempDir::with_prefix("tidegate-request-").expect("a temporary folder");
         self.write(&dir, &net);
         let controller = controller(&dir, &net, self.flags.get("controller").map_or(&[], Vec::as_slice));
         let mut mesh = Mesh {
@@ -235,9 +245,14 @@ impl Plan {
             vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})];
         for (number, pod) in self.pods.iter().enumerate() {
             let address = net.at(host_number(number), 0).ip().to_string();
-            objects.extend(pod_and_service(pod, number, &address, !self.without_sidecar.contains(pod)));
+            let inbound = match (self.straight.contains(pod), self.without_sidecar.contains(pod)) {
+                (true, _) => json!({INJECT: "enabled", INBOUND_PORT: "none"}),
+                (_, true) => json!({}),
+                (_, false) => json!({INJECT: "enabled", INBOUND_PORT: INBOUND.to_string()}),
+            };
+            objects.extend(pod_and_service(pod, number, &address, &inbound));
         }
-        objects.extend(self.objects.iter().cloned());
+        objects.extend_from_slice(&self.objects);
         std::fs::create_dir_all(dir.path().join("manifests")).expect("the folder is made");
         let text: Vec<_> = objects.iter().map(ToString::to_string).collect();
         std::fs::write(dir.path().join("manifests/all.yaml"), text.join("\n---\n"))
@@ -253,12 +268,7 @@ fn host_number(pod: usize) -> u8 {
     10 + u8::try_from(pod).expect("few pods")
 }
 
-fn pod_and_service(name: &str, number: usize, address: &str, is_meshed: bool) -> [Value; 3] {
-    let annotations = if is_meshed {
-        json!({"tidegate.dev/inject": "enabled", "tidegate.dev/proxy-inbound-port": INBOUND.to_string()})
-    } else {
-        json!({})
-    };
+fn pod_and_service(name: &str, number: usize, address: &str, annotations: &Value) -> [Value; 3] {
     [
         json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}, "annotations": annotations},
