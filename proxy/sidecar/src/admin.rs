@@ -1,7 +1,7 @@
 //! admin: what operators and the kubelet ask the sidecar.
 //!
 //! `/live`, `/ready` and `/metrics` answer everybody who reaches the address; `/config`,
-//! `/log-level` and `/shutdown` answer loopback alone.
+//! `/log-level`, `/shutdown` and all about queues ([`operate`](crate::operate)) answer loopback alone.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,19 +9,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use policy::limits;
 use policy::snapshot::Snapshot;
+use request::body::Body;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tower::service_fn;
 
 use crate::config::Config;
 use crate::health::Health;
+use crate::operate::{self, Operate};
 use crate::telemetry::{LogLevel, Metrics};
 
 /// Bytes of a request's body; a log filter is the longest.
@@ -35,12 +37,13 @@ pub(crate) struct Admin {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) log_level: LogLevel,
     pub(crate) shutdown: mpsc::Sender<()>,
+    pub(crate) operate: Operate,
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Body::full(body));
     *response.status_mut() = status;
     let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
@@ -88,8 +91,11 @@ impl Admin {
             (&Method::GET, "/live") => text(StatusCode::OK, "live\n"),
             (&Method::GET, "/ready") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
-            (_, "/config" | "/log-level" | "/shutdown") if !is_local => {
-                text(StatusCode::FORBIDDEN, "this is answered on loopback alone\n")
+            (_, "/live" | "/ready" | "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
+            _ if !is_local => text(StatusCode::FORBIDDEN, "this is answered on loopback alone\n"),
+            (_, ours) if operate::is_ours(ours) => self.operate.answer(request).await,
+            (&Method::PUT | &Method::POST, _) if operate::guard::foreign(request.headers()).is_some() => {
+                text(StatusCode::FORBIDDEN, "a page of another origin may not ask this\n")
             }
             (&Method::GET, "/config") => self.config(),
             (&Method::GET, "/log-level") => text(StatusCode::OK, self.log_level.current() + "\n"),
@@ -99,12 +105,12 @@ impl Admin {
                 let _ = self.shutdown.try_send(());
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            (_, "/live" | "/ready" | "/metrics" | "/config" | "/log-level" | "/shutdown") => {
+            (_, "/config" | "/log-level" | "/shutdown") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "GET; PUT /log-level; POST /shutdown\n")
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /live, /ready, /metrics; on loopback /config, /log-level, /shutdown\n",
+                "there is /live, /ready, /metrics; on loopback /, /queues, /config, /log-level, /shutdown\n",
             ),
         }
     }

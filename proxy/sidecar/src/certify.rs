@@ -10,11 +10,12 @@ use policy::limits;
 use policy::wire::v1::CertifyRequest;
 use policy::wire::v1::identity_client::IdentityClient;
 use tokio::time::sleep;
+use transport::errors::chain;
 use transport::identity::{Anchors, Credentials, SigningRequest};
 use transport::tls::Tls;
 
 use crate::health::Health;
-use crate::link::{Backoff, Credential, Link, chain};
+use crate::link::{Backoff, Credential, Link};
 
 /// Keeps [`Tls`] supplied.
 pub(crate) struct Certifier {

@@ -1,6 +1,6 @@
 //! config: the command line of the sidecar, each flag an environment variable too.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,6 +9,8 @@ use policy::limits;
 use policy::name::{Domain, Label};
 use policy::snapshot::Access;
 use serde::Serialize;
+
+use crate::queues::Place;
 
 /// The sidecar of the Tidegate service mesh: takes the connections of the workload beside it, in
 /// both directions, and gives each request discovery, load balancing, retries and mTLS.
@@ -136,6 +138,32 @@ pub(crate) struct Config {
     /// Connections open at once, per direction; more are closed at once.
     #[arg(long, env = "TIDEGATE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
     pub(crate) connections_max: usize,
+    /// Where asynchronous requests of durability Local are kept: a directory of this pod's own, on a
+    /// file system that keeps what is flushed. Without it they are refused.
+    #[arg(long, env = "TIDEGATE_QUEUE_DIRECTORY")]
+    pub(crate) queue_directory: Option<PathBuf>,
+    /// Bytes the directory may take, everything included (512Mi, 2Gi). Stay well below the volume's
+    /// size limit: passing that evicts the pod.
+    #[arg(long, env = "TIDEGATE_QUEUE_BYTES_MAX", default_value = "1Gi", value_parser = bytes)]
+    pub(crate) queue_bytes_max: u64,
+    /// Bytes that messages of durability Memory may take.
+    #[arg(long, env = "TIDEGATE_QUEUE_MEMORY_BYTES_MAX", default_value = "64Mi", value_parser = bytes)]
+    pub(crate) queue_memory_bytes_max: u64,
+    /// Open a damaged directory: keep what can be read, report the rest, leave the damaged files
+    /// beside.
+    #[arg(long, env = "TIDEGATE_QUEUE_SALVAGE")]
+    pub(crate) queue_salvage: bool,
+    /// Let the directory be on tmpfs or a network file system, where a crash of the machine loses
+    /// what was answered 202.
+    #[arg(long, env = "TIDEGATE_QUEUE_ALLOW_VOLATILE")]
+    pub(crate) queue_allow_volatile: bool,
+    /// File with the 32 bytes that encrypt stored credentials; made where it is missing. Default:
+    /// credentials.key in the queue's directory.
+    #[arg(long, env = "TIDEGATE_QUEUE_KEY_FILE")]
+    pub(crate) queue_key_file: Option<PathBuf>,
+    /// The pod's address, which a message's id names as its holder. Default: that of --inbound.
+    #[arg(long, env = "TIDEGATE_POD_IP")]
+    pub(crate) pod_ip: Option<IpAddr>,
     /// Write a line of JSON to standard output for every request.
     #[arg(long, env = "TIDEGATE_ACCESS_LOG")]
     pub(crate) access_log: bool,
@@ -148,11 +176,49 @@ pub(crate) struct Config {
     pub(crate) log: String,
 }
 
+/// A quantity of bytes as Kubernetes writes it: 1024, 64Ki, 256Mi, 1Gi, 5M.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a number of bytes such as 256Mi or 1Gi");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
 fn as_text<S: serde::Serializer>(duration: &humantime::Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(duration)
 }
 
 impl Config {
+    /// The address that messages' ids name.
+    pub(crate) fn holder(&self) -> Ipv4Addr {
+        match self.pod_ip.unwrap_or(self.inbound.ip()) {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(address) => address.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
+    /// Where the queues are.
+    pub(crate) fn queues(&self) -> Place {
+        Place {
+            directory: self.queue_directory.clone(),
+            bytes_max: self.queue_bytes_max,
+            memory_bytes_max: self.queue_memory_bytes_max,
+            salvage: self.queue_salvage,
+            allow_volatile: self.queue_allow_volatile,
+            key_file: self.queue_key_file.clone(),
+        }
+    }
+
     /// Who this workload is.
     pub(crate) fn identity(&self) -> Identity {
         Identity {

@@ -49,9 +49,6 @@ pub(crate) enum Unreachable {
     /// It is not known yet where the mesh ends.
     #[error("the controller has not said yet which addresses belong to the mesh, so {0} is not passed on")]
     NoMesh(String),
-    /// A name of the world has come to mean a destination of the mesh.
-    #[error("{0} has moved into the mesh: ask again on a new connection")]
-    Moved(String),
     /// A name of the world has no address.
     #[error("{0}")]
     NoAddress(String),
@@ -77,6 +74,8 @@ pub(crate) struct Reached {
     pub(crate) protocol: Protocol,
     /// It lies outside the mesh: its address is no label.
     pub(crate) outside: bool,
+    /// What it is found again by: the Service, where there is one.
+    pub(crate) named: DestinationKey,
 }
 
 impl Reached {
@@ -294,6 +293,7 @@ impl Discovery {
                 target: Arc::new(Target::new(policy, &self.shared, backend)),
                 protocol: policy.protocol,
                 outside: false,
+                named: policy.service.clone().map_or_else(|| key.clone(), DestinationKey::Service),
             }),
             (Destination::Unknown { cause }, _) => Err(Unreachable::Unknown(cause.clone())),
             (Destination::External, DestinationKey::Address(address)) => Ok(self.passthrough(&[*address])),
@@ -325,9 +325,10 @@ impl Discovery {
         let client = Arc::new(BackendClient::new(key.clone(), Arc::new(outside(addresses)), &self.shared));
         lock(&self.outside).push(Arc::downgrade(&client));
         let policy =
-            ServicePolicy { service: None, protocol: Protocol::Detect, rules: Vec::new(), backend: key };
+            ServicePolicy { service: None, protocol: Protocol::Detect, rules: Vec::new(), backend: key, asynchronous: None };
         let target = Target::new(&policy, &self.shared, |_| Some(client.clone()));
-        Reached { target: Arc::new(target), protocol: Protocol::Detect, outside: true }
+        let named = DestinationKey::Address(addresses[0]);
+        Reached { target: Arc::new(target), protocol: Protocol::Detect, outside: true, named }
     }
 
     /// Gives up destinations that nobody used for a while, and idle connections.
@@ -378,17 +379,10 @@ fn give_up_one(cells: &mut HashMap<DestinationKey, Arc<Cell>>) -> Option<(Destin
 
 /// A backend of plain addresses.
 fn outside(addresses: &[SocketAddr]) -> Backend {
-    let endpoint = |address: &SocketAddr| Endpoint {
-        address: *address,
-        pod: "".into(),
-        zone: None,
-        peer: None,
-        terminating: false,
-    };
     Backend {
         service: None,
         protocol: Protocol::Detect,
         settings: BackendSettings::default(),
-        endpoints: addresses.iter().map(endpoint).collect(),
+        endpoints: addresses.iter().copied().map(Endpoint::plain).collect(),
     }
 }

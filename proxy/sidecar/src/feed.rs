@@ -15,10 +15,11 @@ use policy::wire::v1::{Ack, Hello, Rejected, Subscribe, WatchRequest, WatchRespo
 use policy::wire::{self, DocumentError};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use transport::errors::chain;
 use transport::tls::Tls;
 
 use crate::health::Health;
-use crate::link::{Backoff, Credential, Link, chain};
+use crate::link::{Backoff, Credential, Link};
 
 /// Messages that wait for the stream, and needs that wait for the feed.
 const QUEUE: usize = 256;

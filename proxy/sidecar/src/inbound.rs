@@ -32,6 +32,7 @@ use transport::tls::Tls;
 use crate::authorize::{Defaults, Peer, authorize, is_probe};
 use crate::carry::{Carrier, Held};
 use crate::first_word::{FirstWord, first_word, first_word_of_silent};
+use crate::messages::{self, Asker, Messages};
 use crate::observe::SharedObserver;
 use crate::refused::Refused;
 use crate::telemetry::{Metrics, PeerLabels};
@@ -51,6 +52,8 @@ pub(crate) struct Inbound {
     /// Ports of this proxy, which nobody reaches through it.
     pub(crate) own_ports: Vec<u16>,
     pub(crate) locals: Mutex<HashMap<SocketAddr, Arc<LocalClient>>>,
+    /// Answers replicas of the workload for messages kept here.
+    pub(crate) messages: Arc<Messages>,
 }
 
 /// One connection whose sender is known.
@@ -141,11 +144,7 @@ impl Inbound {
         if let Err(refused) = self.authorize(&caller) {
             return Err((Some(io), refused));
         }
-        let port = caller.application.port();
-        let is_opaque = self
-            .policy()
-            .is_some_and(|policy| matches!(policy.port(port).protocol, Protocol::Opaque | Protocol::Tls));
-        if is_opaque {
+        if self.is_opaque(&caller) {
             return self.bytes(io, &caller, None).await;
         }
         // The other sidecar has waited for its client already.
@@ -168,19 +167,9 @@ impl Inbound {
         }
         let plain =
             self.caller(Peer { identity: None, address: address.ip(), tls: false }, dst, place.clone());
-        // Whoever may not speak in plaintext may still begin TLS; the application hears nothing
-        // of it until then.
-        let word = if self.authorize(&plain).is_ok() {
-            first_word(&mut io, || dial(plain.application)).await
-        } else {
-            match self.hear(&mut io).await {
-                Ok(word) => Ok(word),
-                Err((_, refused)) => return Err((Some(io), refused)),
-            }
-        };
-        let word = match word {
+        let word = match self.word(&mut io, &plain).await {
             Ok(word) => word,
-            Err(error) => return Err((Some(io), Refused::FirstWord(error))),
+            Err(refused) => return Err((Some(io), refused)),
         };
         match word {
             FirstWord::Client(Detected::Tls(hello), ahead) if self.tls.is_meant(&hello) => {
@@ -189,17 +178,27 @@ impl Inbound {
                 let mut io = tls.io;
                 let peer = Peer { identity: tls.peer, address: address.ip(), tls: true };
                 let caller = self.caller(peer, dst, place);
-                if let Err(refused) = self.authorize(&caller) {
-                    return Err((Some(io), refused));
+                if self.is_carried(&caller) {
+                    return self.bytes(io, &caller, None).await;
                 }
-                let word = first_word(&mut io, || dial(caller.application)).await;
-                match word {
+                match self.word(&mut io, &caller).await {
                     Ok(word) => self.heard(io, word, caller).await,
-                    Err(error) => Err((Some(io), Refused::FirstWord(error))),
+                    Err(refused) => Err((Some(io), refused)),
                 }
             }
+            // It had to be told only whether it is TLS for us.
+            FirstWord::Client(_, server) if self.is_carried(&plain) => self.bytes(io, &plain, server).await,
             word => self.heard(io, word, plain).await,
         }
+    }
+
+    /// The first word of a connection to the application. Whoever may not speak as it is may still
+    /// begin TLS, or be told why in HTTP; the application hears nothing of it until then.
+    async fn word(&self, io: &mut Io, caller: &Caller) -> Result<FirstWord, Refused> {
+        if self.authorize(caller).is_err() {
+            return self.hear(io).await.map_err(|(_, refused)| refused);
+        }
+        first_word(io, || dial(caller.application)).await.map_err(Refused::FirstWord)
     }
 
     async fn heard(
@@ -243,6 +242,18 @@ impl Inbound {
 
     fn policy(&self) -> Option<Arc<InboundPolicy>> {
         self.snapshot.borrow().inbound.clone()
+    }
+
+    /// Whether the port is said to speak what is carried as bytes, whatever it looks like.
+    fn is_opaque(&self, caller: &Caller) -> bool {
+        let port = caller.application.port();
+        self.policy()
+            .is_some_and(|policy| matches!(policy.port(port).protocol, Protocol::Opaque | Protocol::Tls))
+    }
+
+    /// Bytes from the first on: nothing can be told there, so only who may come in is carried.
+    fn is_carried(&self, caller: &Caller) -> bool {
+        self.is_opaque(caller) && self.authorize(caller).is_ok()
     }
 
     /// Whether the connection, as it is, may reach its port.
@@ -328,6 +339,10 @@ impl Inbound {
         caller: &Caller,
         local: &LocalClient,
     ) -> Result<Response<Body>, NotDelivered> {
+        if messages::is_reserved(request.uri().path()) && caller.peer.tls {
+            let asker = Asker::Peer(caller.client.clone());
+            return Ok(self.messages.answer(request, &asker).await);
+        }
         let failed = |cause, details: String| NotDelivered::Failed(Failure::new(cause, details));
         let policy = self.policy().ok_or_else(|| failed(Cause::NotReady, Refused::NoPolicy.to_string()))?;
         let port = policy.port(caller.application.port());

@@ -71,7 +71,7 @@ impl Link {
     }
 }
 
-/// Waits between attempts: doubled each time, with full jitter.
+/// Waits between attempts: doubled each time, of each a random half to all.
 pub(crate) struct Backoff(Duration);
 
 impl Backoff {
@@ -83,18 +83,4 @@ impl Backoff {
         tokio::time::sleep(self.0.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         self.0 = (self.0 * 2).min(limits::CONTROL_BACKOFF_MAX);
     }
-}
-
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }

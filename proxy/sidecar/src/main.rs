@@ -10,19 +10,27 @@
 //! end, when nothing is under way or the grace is over. A second signal ends it at once.
 
 mod admin;
+mod admit;
 mod authority;
 mod authorize;
+mod callback;
 mod carry;
 mod certify;
 mod config;
+mod deliver;
 mod discovery;
 mod feed;
 mod first_word;
 mod health;
 mod inbound;
 mod link;
+mod messages;
 mod observe;
+mod operate;
 mod outbound;
+mod page;
+mod policies;
+mod queues;
 mod refused;
 mod telemetry;
 mod worker;
@@ -38,17 +46,23 @@ use request::drain::Drain;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use transport::redirect::{self, Rules};
 use transport::resolve::Resolver;
 use transport::tls::{Tls, warm_up};
 
 use admin::Admin;
+use admit::Admit;
 use certify::Certifier;
 use config::{Cli, Command, Config, Redirect};
+use deliver::{Deliveries, Job};
 use feed::Feed;
 use health::Health;
 use link::Link;
+use messages::Messages;
 use observe::Observer;
+use operate::Operate;
+use queues::{Keys, Queues};
 use telemetry::{LogLevel, Metrics};
 use worker::Parts;
 
@@ -75,7 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tidegate-proxy: {}", link::chain(error.as_ref()));
+    eprintln!("tidegate-proxy: {}", transport::errors::chain(error.as_ref()));
     ExitCode::FAILURE
 }
 
@@ -138,6 +152,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tls: tls.clone(),
         health: health.clone(),
     };
+    let (handed, jobs) = deliver::handed(config.workers);
+    let place = config.queues();
+    let keys = Keys::new(&place);
+    let deliveries = Arc::new(Deliveries::new(handed, keys.clone()));
+    let owner = config.identity().to_string().into();
+    let queues = Queues::new(place, owner, config.holder(), keys, deliveries, &metrics, health.clone());
+    let messages = Arc::new(Messages::new(queues.clone(), config.holder()));
     let (shutdown, asked_to_stop) = mpsc::channel(1);
     let admin = Arc::new(Admin {
         config: config.clone(),
@@ -146,8 +167,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
         snapshot: handle.snapshot(),
         log_level,
         shutdown,
+        operate: Operate::new(queues.clone(), messages.clone(), config.pod.clone()),
     });
-    let shared = Shared::new(tls.clone(), metrics.with(request::metrics::Metrics::new), config.workers);
+    let shared = Shared::new(tls.clone(), metrics.with(request::metrics::Metrics::new), config.workers)
+        .beside(&config.pod, config.identity(), config.inbound.port());
     let parts = Parts {
         config: config.clone(),
         feed: handle,
@@ -158,12 +181,16 @@ async fn run(config: Config) -> anyhow::Result<()> {
         metrics,
         observer: Arc::new(observer),
         cluster_domain: Domain::new(CLUSTER_DOMAIN)?,
+        admit: Arc::new(Admit::new(queues.clone())),
+        messages: messages.clone(),
     };
-    start_workers(&parts).await?;
+    let policies = policies::follow(queues.clone(), parts.feed.clone());
+    start_workers(&parts, jobs).await?;
+    queues.open_what_was_left().await;
     tracing::info!(identity = %config.identity(), outbound = %config.outbound, inbound = %config.inbound, admin = %config.admin, "started");
     let background =
-        [tokio::spawn(certifier.run()), tokio::spawn(feed.run()), tokio::spawn(admin.serve(admin_listener))];
-    stop(&config, &health, &drain, asked_to_stop).await?;
+        [tokio::spawn(certifier.run()), tokio::spawn(feed.run()), tokio::spawn(admin.serve(admin_listener)), tokio::spawn(policies)];
+    stop(&config, &health, &drain, &queues, asked_to_stop).await?;
     for task in background {
         task.abort();
     }
@@ -177,7 +204,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start_workers(parts: &Parts) -> anyhow::Result<()> {
+async fn start_workers(parts: &Parts, jobs: Vec<mpsc::Receiver<Job>>) -> anyhow::Result<()> {
     if parts.config.workers > 1 {
         // Workers share their addresses, which would hide that somebody else has one already.
         for (flag, address) in [("--outbound", parts.config.outbound), ("--inbound", parts.config.inbound)] {
@@ -185,8 +212,8 @@ async fn start_workers(parts: &Parts) -> anyhow::Result<()> {
                 .with_context(|| format!("{flag} {address} cannot be listened on"))?;
         }
     }
-    for number in 0..parts.config.workers {
-        let started = worker::start(parts.clone(), number)?;
+    for (number, jobs) in (0..).zip(jobs) {
+        let started = worker::start(parts.clone(), number, jobs)?;
         started.await?.map_err(anyhow::Error::msg)?;
     }
     Ok(())
@@ -197,6 +224,7 @@ async fn stop(
     config: &Config,
     health: &Health,
     drain: &Drain,
+    queues: &Queues,
     mut asked: mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -207,13 +235,18 @@ async fn stop(
     }
     tracing::info!(grace = %config.drain_grace, "draining");
     health.drain();
+    queues.begin_drain();
     drain.begin();
-    tokio::select! {
-        left = drain.finished(*config.drain_grace) => {
-            if left > 0 {
-                tracing::warn!(connections = left, "the grace is over: what is left is cut");
-            }
+    let end = Instant::now() + *config.drain_grace;
+    let finish = async {
+        queues.drain(end).await;
+        let left = drain.finished(end.saturating_duration_since(Instant::now())).await;
+        if left > 0 {
+            tracing::warn!(connections = left, "the grace is over: what is left is cut");
         }
+    };
+    tokio::select! {
+        () = finish => {}
         _ = terminate.recv() => tracing::warn!("told to stop again: ending at once"),
         _ = interrupt.recv() => tracing::warn!("told to stop again: ending at once"),
     }

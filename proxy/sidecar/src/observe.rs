@@ -11,10 +11,9 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{
-    Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+    Link, Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig as _;
@@ -103,11 +102,27 @@ impl Observer {
     }
 
     /// Looks at a request as it comes, and puts the trace's context into it.
-    pub(crate) fn begin(
+    pub(crate) fn begin<B>(
         &self,
         direction: Direction,
         client: Option<&str>,
-        request: &mut Request<Incoming>,
+        request: &mut Request<B>,
+    ) -> Option<Observation> {
+        self.observe(direction, Parent::Above, client, request)
+    }
+
+    /// Looks at a message that goes out: its span is linked to the one it was taken in under, which
+    /// has long ended.
+    pub(crate) fn begin_delivery<B>(&self, request: &mut Request<B>) -> Option<Observation> {
+        self.observe(Direction::outbound, Parent::Linked, None, request)
+    }
+
+    fn observe<B>(
+        &self,
+        direction: Direction,
+        parent: Parent,
+        client: Option<&str>,
+        request: &mut Request<B>,
     ) -> Option<Observation> {
         if !self.is_on() {
             return None;
@@ -117,7 +132,7 @@ impl Observer {
             Direction::inbound => "inbound",
         };
         let line = self.log.as_ref().map(|_| Box::new(Line::new(name, client, request)));
-        let span = self.tracer.as_ref().map(|tracer| span(tracer, direction, request));
+        let span = self.tracer.as_ref().map(|tracer| span(tracer, direction, parent, request));
         Some(Observation { line, log: self.log.clone(), span })
     }
 }
@@ -174,7 +189,7 @@ impl Observation {
 }
 
 impl Line {
-    fn new(direction: &'static str, client: Option<&str>, request: &Request<Incoming>) -> Self {
+    fn new<B>(direction: &'static str, client: Option<&str>, request: &Request<B>) -> Self {
         let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
         let authority = request.uri().authority().map(http::uri::Authority::as_str).or(host);
         Self {
@@ -236,26 +251,40 @@ fn provider(endpoint: &str, config: &Config) -> anyhow::Result<SdkTracerProvider
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Begins a span below the one the request names, and names it in the request.
-fn span(
+/// How a span stands to the one the request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    Above,
+    Linked,
+}
+
+/// Begins a span for a request, and names it in the request.
+fn span<B>(
     tracer: &SdkTracer,
     direction: Direction,
-    request: &mut Request<Incoming>,
+    parent: Parent,
+    request: &mut Request<B>,
 ) -> opentelemetry_sdk::trace::Span {
     let propagator = TraceContextPropagator::new();
-    let parent = propagator.extract(&Headers(request.headers()));
+    let named = propagator.extract(&Headers(request.headers()));
     let kind = match direction {
         Direction::outbound => SpanKind::Client,
         Direction::inbound => SpanKind::Server,
     };
-    let span = tracer
+    let builder = tracer
         .span_builder(request.method().to_string())
         .with_kind(kind)
         .with_attributes([
             KeyValue::new("http.request.method", request.method().to_string()),
             KeyValue::new("url.path", request.uri().path().to_owned()),
-        ])
-        .start_with_context(tracer, &parent);
+        ]);
+    let span = match parent {
+        Parent::Above => builder.start_with_context(tracer, &named),
+        Parent::Linked => {
+            let links = vec![Link::with_context(named.span().span_context().clone())];
+            builder.with_links(links).start_with_context(tracer, &Context::new())
+        }
+    };
     let context = Context::new().with_remote_span_context(span.span_context().clone());
     propagator.inject_context(&context, &mut HeadersMut(request.headers_mut()));
     span

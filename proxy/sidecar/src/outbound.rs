@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use policy::limits;
 use policy::name::{Domain, Label, ServicePort};
 use policy::snapshot::{DestinationKey, Protocol};
-use request::backend::Shared;
-use request::body::Body;
+use request::backend::{OpenStream, Shared};
+use request::body::{Body, Received};
 use request::deliver::authority_of;
 use request::drain::Drain;
 use request::forward::{Passage, forward};
@@ -26,10 +26,12 @@ use transport::detect::Detected;
 use transport::io::Io;
 use transport::listen::Accepted;
 
+use crate::admit::{Admit, Going, Proxy};
 use crate::authority::{self, External, Meant};
 use crate::carry::{Carrier, Held};
 use crate::discovery::{Cell, Discovery, Reached, Unreachable};
-use crate::first_word::{FirstWord, first_word};
+use crate::first_word::{FirstWord, FirstWordError, first_word};
+use crate::messages::{self, Asker, Messages};
 use crate::observe::SharedObserver;
 
 /// What all outgoing connections of a worker share.
@@ -44,6 +46,10 @@ pub(crate) struct Outbound {
     pub(crate) cluster_domain: Domain,
     /// Our own addresses: nothing is sent there.
     pub(crate) own: Vec<SocketAddr>,
+    /// Takes in what a policy lets be asynchronous.
+    pub(crate) admit: Arc<Admit>,
+    /// Answers for what was taken in.
+    pub(crate) messages: Arc<Messages>,
 }
 
 /// Closes what was dialled ahead: requests have connections of their own.
@@ -109,8 +115,8 @@ impl Outbound {
         io: Io,
         cell: Arc<Cell>,
         address: SocketAddr,
-        word: Result<FirstWord, crate::first_word::FirstWordError>,
-        held: Option<request::forward::OpenStream>,
+        word: Result<FirstWord, FirstWordError>,
+        held: Option<OpenStream>,
     ) {
         let version = match word {
             Ok(FirstWord::Client(Detected::Http1, ahead)) => not_needed(ahead, HttpVersion::Http1),
@@ -140,8 +146,10 @@ impl Outbound {
             Ok(Ok(FirstWord::Client(Detected::Http1, _))) => self.http(io, HttpVersion::Http1, None).await,
             Ok(Ok(FirstWord::Client(Detected::Http2, _))) => self.http(io, HttpVersion::Http2, None).await,
             Ok(Ok(FirstWord::Nobody)) => {}
-            _ => {
-                self.shared.metrics().error(Direction::outbound, "http_request_error");
+            word => {
+                let is_late = matches!(word, Err(_) | Ok(Err(FirstWordError::Stalled)));
+                let token = if is_late { "http_request_timeout" } else { "http_request_error" };
+                self.shared.metrics().error(Direction::outbound, token);
                 io.abort();
             }
         }
@@ -176,7 +184,7 @@ impl Outbound {
         let _ = serve(io, version, &self.drain, handler).await;
     }
 
-    async fn carry(&self, io: Io, cell: &Cell, server: Option<(Io, request::forward::OpenStream)>) {
+    async fn carry(&self, io: Io, cell: &Cell, server: Option<(Io, OpenStream)>) {
         let reached = match &*cell.now() {
             Ok(reached) => reached.clone(),
             Err(_) => return io.abort(),
@@ -216,7 +224,7 @@ impl Outbound {
         }
     }
 
-    async fn find(&self, key: &DestinationKey) -> Result<Arc<Cell>, Unreachable> {
+    pub(crate) async fn find(&self, key: &DestinationKey) -> Result<Arc<Cell>, Unreachable> {
         if let DestinationKey::Address(address) = key
             && self.own.contains(address)
         {
@@ -233,8 +241,26 @@ impl Outbound {
         }
     }
 
+    /// What became of a message: known here, or to the sidecar that keeps it.
+    async fn reserved(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        let Some(holder) = self.messages.kept_elsewhere(&request) else {
+            return Ok(self.messages.answer(request, &Asker::Ourselves).await);
+        };
+        let address = SocketAddr::new(holder.into(), messages::PORT);
+        let (authority, key) = (authority_of(address), DestinationKey::Address(address));
+        let cell = self.find(&key).await.map_err(|unreachable| Failure::from(&unreachable))?;
+        let now = cell.now();
+        let reached = now.as_ref().as_ref().map_err(Failure::from)?;
+        if reached.outside {
+            let details = format!("the pod {holder} that keeps this request is not of the mesh");
+            return Err(Failure::new(Cause::UnknownDestination, details));
+        }
+        let passing = Passing { outbound: self, authority: &authority, reached, redirected: false };
+        passing.forward(request.map(Received::from)).await
+    }
+
     /// The destination that a request names.
-    async fn find_named(&self, named: &Authority, default_port: u16) -> Result<Arc<Cell>, Failure> {
+    pub(crate) async fn find_named(&self, named: &Authority, default_port: u16) -> Result<Arc<Cell>, Failure> {
         let wrong = |error: authority::NotAnAuthority| Failure::new(Cause::BadRequest, error.to_string());
         let mesh = self.discovery.snapshot().mesh.clone();
         let domain = mesh.as_ref().map_or(&self.cluster_domain, |mesh| &mesh.cluster_domain);
@@ -284,20 +310,27 @@ impl Session {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        if messages::is_reserved(request.uri().path()) {
+            return self.outbound.reserved(request).await;
+        }
         let (authority, cell) = self.destination(&request).await?;
         let now = cell.now();
         let reached = now.as_ref().as_ref().map_err(Failure::from)?;
         if request.method() == Method::CONNECT && self.redirected.is_none() {
             return self.tunnel(request, reached).await;
         }
-        let passage = Passage {
-            shared: &self.outbound.shared,
-            authority: &authority,
-            absolute_form: self.redirected.is_some(),
-            drain: &self.outbound.drain,
-            tell_way: self.outbound.observer.is_on(),
-        };
-        forward(&reached.target, request, &passage).await
+        let passing =
+            Passing { outbound: &self.outbound, authority: &authority, reached, redirected: self.redirected.is_some() };
+        let (parts, body) = request.into_parts();
+        match reached.target.asynchronous(&parts) {
+            None => passing.forward(Request::from_parts(parts, Received::from(body))).await,
+            Some(policy) => {
+                let destination = reached.named.to_string().into();
+                let going = Going { destination, authority: authority.to_string() };
+                let request = Request::from_parts(parts, body);
+                Box::pin(self.outbound.admit.request(policy, request, &going, &passing)).await
+            }
+        }
     }
 
     async fn destination(&self, request: &Request<Incoming>) -> Result<(Authority, Arc<Cell>), Failure> {
@@ -341,5 +374,27 @@ impl Session {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::OK;
         Ok(response)
+    }
+}
+
+/// A request on its synchronous way.
+struct Passing<'a> {
+    outbound: &'a Outbound,
+    authority: &'a Authority,
+    reached: &'a Reached,
+    redirected: bool,
+}
+
+impl Proxy for Passing<'_> {
+    async fn forward(&self, request: Request<Received>) -> Result<Response<Body>, Failure> {
+        let passage = Passage {
+            shared: &self.outbound.shared,
+            authority: self.authority,
+            absolute_form: self.redirected,
+            drain: &self.outbound.drain,
+            tell_way: self.outbound.observer.is_on(),
+            retries: true,
+        };
+        forward(&self.reached.target, request, &passage).await
     }
 }

@@ -8,17 +8,20 @@ use policy::limits;
 use request::backend::Shared;
 use request::drain::Drain;
 use request::metrics::Direction;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use transport::listen::{Accepted, ListenConfig, Listener};
 use transport::resolve::Resolver;
 use transport::tls::Tls;
 
+use crate::admit::Admit;
 use crate::authorize::Defaults;
 use crate::carry::Carrier;
 use crate::config::Config;
+use crate::deliver::Job;
 use crate::discovery::Discovery;
 use crate::feed::FeedHandle;
 use crate::inbound::Inbound;
+use crate::messages::Messages;
 use crate::observe::SharedObserver;
 use crate::outbound::Outbound;
 use crate::telemetry::Metrics;
@@ -38,6 +41,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) observer: SharedObserver,
     pub(crate) cluster_domain: policy::name::Domain,
+    pub(crate) admit: Arc<Admit>,
+    pub(crate) messages: Arc<Messages>,
 }
 
 /// Where a worker listens.
@@ -47,7 +52,11 @@ pub(crate) struct Bound {
 }
 
 /// Starts worker number `number`; the answer comes when it listens, or cannot.
-pub(crate) fn start(parts: Parts, number: u32) -> std::io::Result<oneshot::Receiver<Result<Bound, String>>> {
+pub(crate) fn start(
+    parts: Parts,
+    number: u32,
+    jobs: mpsc::Receiver<Job>,
+) -> std::io::Result<oneshot::Receiver<Result<Bound, String>>> {
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -57,7 +66,7 @@ pub(crate) fn start(parts: Parts, number: u32) -> std::io::Result<oneshot::Recei
                 return;
             }
         };
-        runtime.block_on(run(parts, tell));
+        runtime.block_on(run(parts, jobs, tell));
     })?;
     Ok(told)
 }
@@ -77,7 +86,7 @@ fn bind(parts: &Parts, direction: Direction) -> Result<Listener, String> {
         .map_err(|error| format!("{flag} {address} cannot be listened on: {error}"))
 }
 
-async fn run(parts: Parts, tell: oneshot::Sender<Result<Bound, String>>) {
+async fn run(parts: Parts, jobs: mpsc::Receiver<Job>, tell: oneshot::Sender<Result<Bound, String>>) {
     let listeners = bind(&parts, Direction::outbound)
         .and_then(|outbound| Ok((outbound, bind(&parts, Direction::inbound)?)));
     let (out_listener, in_listener) = match listeners {
@@ -103,6 +112,8 @@ async fn run(parts: Parts, tell: oneshot::Sender<Result<Bound, String>>) {
         namespace: parts.config.namespace.clone(),
         cluster_domain: parts.cluster_domain.clone(),
         own: vec![bound.outbound, bound.inbound],
+        admit: parts.admit.clone(),
+        messages: parts.messages.clone(),
     });
     let inbound = Arc::new(Inbound {
         snapshot: parts.feed.snapshot(),
@@ -116,11 +127,13 @@ async fn run(parts: Parts, tell: oneshot::Sender<Result<Bound, String>>) {
         application: parts.config.application,
         own_ports: vec![bound.outbound.port(), bound.inbound.port(), parts.config.admin.port()],
         locals: Mutex::default(),
+        messages: parts.messages.clone(),
     });
     let _ = tell.send(Ok(bound));
     tokio::join!(
         discovery.clone().follow(),
         sweep(discovery, inbound.clone()),
+        outbound.clone().deliveries(jobs),
         accept(out_listener, parts.drain.clone(), |accepted| {
             let outbound = outbound.clone();
             async move { outbound.connection(accepted).await }
@@ -137,9 +150,12 @@ async fn accept<F>(listener: Listener, drain: Drain, serve: impl Fn(Accepted) ->
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    loop {
-        drain.spawn(serve(listener.accept().await));
-    }
+    let accepting = async {
+        loop {
+            drain.spawn(serve(listener.accept().await));
+        }
+    };
+    drain.door(accepting).await;
 }
 
 async fn sweep(discovery: Arc<Discovery>, inbound: Arc<Inbound>) {

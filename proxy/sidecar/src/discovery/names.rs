@@ -8,12 +8,19 @@ use std::time::Instant;
 use policy::limits;
 use policy::snapshot::DestinationKey;
 
-use super::{Cell, Discovery, Unreachable, lock};
+use super::{Cell, Discovery, Reached, Unreachable, lock};
 use crate::authority::External;
 
+/// Where a name leads.
+struct Way {
+    addresses: Vec<SocketAddr>,
+    /// The destination of the mesh that one of them is, followed for as long as the name leads there.
+    inside: Option<(DestinationKey, Arc<Cell>)>,
+}
+
 impl Discovery {
-    /// The cell of a name of the world. A name that leads into the mesh is the destination it
-    /// leads to: it is not passed by policy.
+    /// The cell of a name of the world. A name that leads into the mesh is reached as the destination
+    /// it leads to: it does not pass by policy. Whoever holds the cell is led where the name leads now.
     pub(crate) async fn find_name(self: &Arc<Self>, name: &External) -> Result<Arc<Cell>, Unreachable> {
         if let Some(cell) = lock(&self.names).get(name) {
             cell.used_at.store(self.clock(), Ordering::Relaxed);
@@ -21,10 +28,8 @@ impl Discovery {
         }
         self.where_the_mesh_ends(name).await?;
         let (addresses, valid_until) = self.look_up(name).await.map_err(|(error, _)| error)?;
-        if let Some(inside) = self.inside(&addresses) {
-            return self.find(&inside).await;
-        }
-        let cell = Arc::new(Cell::new(Ok(self.passthrough(&addresses)), false));
+        let way = self.way(addresses).await?;
+        let cell = Arc::new(Cell::new(self.reached(&way), false));
         cell.used_at.store(self.clock(), Ordering::Relaxed);
         {
             let mut names = lock(&self.names);
@@ -37,7 +42,7 @@ impl Discovery {
             names.insert(name.clone(), cell.clone());
         }
         let (discovery, cell_weak) = (Arc::downgrade(self), Arc::downgrade(&cell));
-        tokio::spawn(keep_resolved(discovery, cell_weak, name.clone(), addresses, valid_until));
+        tokio::spawn(keep_resolved(discovery, cell_weak, name.clone(), way, valid_until));
         Ok(cell)
     }
 
@@ -58,6 +63,46 @@ impl Discovery {
         Some(DestinationKey::Address(*address))
     }
 
+    async fn way(&self, addresses: Vec<SocketAddr>) -> Result<Way, Unreachable> {
+        let inside = match self.inside(&addresses) {
+            Some(key) => Some((key.clone(), self.find(&key).await?)),
+            None => None,
+        };
+        Ok(Way { addresses, inside })
+    }
+
+    fn reached(&self, way: &Way) -> Result<Reached, Unreachable> {
+        match &way.inside {
+            Some((key, cell)) => {
+                // Whoever sees a new snapshot first fills the cell.
+                self.refill(key, cell, &self.snapshot());
+                (*cell.now()).clone()
+            }
+            None => Ok(self.passthrough(&way.addresses)),
+        }
+    }
+
+    /// The name's new way, unless it leads where it did; and when to ask again.
+    async fn look_again(&self, name: &External, last: &Way) -> (Option<Way>, Instant) {
+        let (found, valid_until) = match self.look_up(name).await {
+            Ok(found) => found,
+            Err((error, retry_at)) => {
+                tracing::debug!(name = name.host, %error, "a name was not looked up again");
+                return (None, retry_at);
+            }
+        };
+        if same(&found, &last.addresses) && self.inside(&found).is_some() == last.inside.is_some() {
+            return (None, valid_until);
+        }
+        match self.way(found).await {
+            Ok(way) => (Some(way), valid_until),
+            Err(error) => {
+                tracing::debug!(name = name.host, %error, "a name is not followed to where it leads now");
+                (None, valid_until)
+            }
+        }
+    }
+
     async fn look_up(&self, name: &External) -> Result<(Vec<SocketAddr>, Instant), (Unreachable, Instant)> {
         match self.resolver.lookup(&name.host).await {
             Ok(found) => {
@@ -75,31 +120,32 @@ async fn keep_resolved(
     discovery: Weak<Discovery>,
     cell: Weak<Cell>,
     name: External,
-    mut addresses: Vec<SocketAddr>,
+    mut way: Way,
     mut again_at: Instant,
 ) {
+    let Some(mut snapshots) = discovery.upgrade().map(|discovery| discovery.snapshot.clone()) else { return };
     loop {
-        tokio::time::sleep_until(again_at.into()).await;
-        let (Some(discovery), Some(cell)) = (discovery.upgrade(), cell.upgrade()) else { return };
-        match discovery.look_up(&name).await {
-            Ok((found, _)) if discovery.inside(&found).is_some() => {
-                // It has moved into the mesh: whoever asks next finds it there, by policy.
-                lock(&discovery.names).remove(&name);
-                cell.now.store(Arc::new(Err(Unreachable::Moved(name.host.clone()))));
-                return;
-            }
-            Ok((found, valid_until)) => {
-                if !same(&found, &addresses) {
-                    cell.now.store(Arc::new(Ok(discovery.passthrough(&found))));
-                    addresses = found;
+        // Now and then a look whether anybody still uses it, however long the TTL.
+        let wake_at = again_at.min(Instant::now() + limits::DESTINATION_IDLE);
+        tokio::select! {
+            () = tokio::time::sleep_until(wake_at.into()) => {}
+            changed = snapshots.changed(), if way.inside.is_some() => {
+                if changed.is_err() {
+                    return;
                 }
-                again_at = valid_until;
-            }
-            Err((error, retry_at)) => {
-                tracing::debug!(name = name.host, %error, "a name was not looked up again");
-                again_at = retry_at;
             }
         }
+        let (Some(discovery), Some(cell)) = (discovery.upgrade(), cell.upgrade()) else { return };
+        let mut moved = None;
+        if Instant::now() >= again_at {
+            (moved, again_at) = discovery.look_again(&name, &way).await;
+        }
+        match moved {
+            Some(to) => way = to,
+            None if way.inside.is_none() => continue,
+            None => {}
+        }
+        cell.now.store(Arc::new(discovery.reached(&way)));
     }
 }
 

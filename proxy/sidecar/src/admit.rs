@@ -1,0 +1,326 @@
+//! admit: whether a request is proxied or taken in as a message, and the answer to one taken in.
+//!
+//! **decide → read → store → 202.** What the policy of the rule and the client's `Prefer` say
+//! decides; a request that is taken in is read whole, handed to the queue, and answered only when
+//! the queue says that it is as durable as promised. Read [`Admit::request`] top to bottom.
+
+pub(crate) mod answer;
+pub(crate) mod asked;
+pub(crate) mod call;
+pub(crate) mod problem;
+pub(crate) mod seal;
+mod spill;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{Context as Digest, SHA256};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use policy::limits;
+use policy::queue::{AsyncPolicy, Credentials, Durability, Mode};
+use queue::{Accepted, Enqueue, Idempotency, Outcome, Queue, Refused};
+use request::body::{Body, Received};
+use request::headers::{strip_hop_by_hop, wants_upgrade};
+use request::outcome::{Failure, is_grpc};
+use store::message::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::queues::Queues;
+use answer::Answer;
+use asked::{Asked, Preference};
+use call::{CREDENTIALS, Call};
+use problem::Problem;
+
+/// Takes requests in, for all workers.
+pub(crate) struct Admit {
+    queues: Arc<Queues>,
+    /// KiB of bodies that may be on their way in.
+    bodies: Arc<Semaphore>,
+    /// Keys of synchronous attempts under way, hashed.
+    running: Mutex<HashSet<[u8; 32]>>,
+}
+
+/// A request's way when it is not taken in.
+pub(crate) trait Proxy {
+    /// Sends it where it was going.
+    fn forward(&self, request: Request<Received>)
+    -> impl Future<Output = Result<Response<Body>, Failure>> + Send;
+}
+
+/// Where a request was going.
+#[derive(Debug, Clone)]
+pub(crate) struct Going {
+    /// As discovery finds it again.
+    pub(crate) destination: Arc<str>,
+    /// As the client named it.
+    pub(crate) authority: String,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Proxy,
+    TryFirst,
+    TakeIn,
+}
+
+fn decide(policy: &AsyncPolicy, parts: &Parts, preference: Preference, upgrade: bool) -> Decision {
+    let taken = policy.methods.iter().any(|method| *method == parts.method.as_str());
+    if upgrade || parts.method == Method::CONNECT || !taken {
+        return Decision::Proxy;
+    }
+    if is_grpc(&parts.headers) && policy.grpc_ack.is_none() && !preference.respond_async {
+        return Decision::Proxy;
+    }
+    match policy.mode {
+        Mode::Always => Decision::TakeIn,
+        _ if preference.respond_async => Decision::TakeIn,
+        Mode::Preferred => Decision::Proxy,
+        Mode::Spill => Decision::TryFirst,
+    }
+}
+
+/// A request that is ready to be stored.
+struct Ready {
+    parts: Parts,
+    body: Bytes,
+    asked: Asked,
+    /// Held until the message is stored.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Admit {
+    pub(crate) fn new(queues: Arc<Queues>) -> Self {
+        let kib = usize::try_from(limits::MESSAGE_BODY_BYTES_TOTAL / 1024).unwrap_or(usize::MAX);
+        Self { queues, bodies: Arc::new(Semaphore::new(kib)), running: Mutex::default() }
+    }
+
+    /// Answers a request whose rule has a policy.
+    pub(crate) async fn request(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        request: Request<Incoming>,
+        going: &Going,
+        proxy: &impl Proxy,
+    ) -> Result<Response<Body>, Failure> {
+        let upgrade = wants_upgrade(&request);
+        let (parts, body) = request.into_parts();
+        let preference = Preference::of(&parts.headers);
+        let answer = Answer::to(&parts, preference);
+        match decide(policy, &parts, preference, upgrade) {
+            Decision::Proxy => proxy.forward(Request::from_parts(parts, body.into())).await,
+            Decision::TakeIn => Ok(match self.take_in(policy, parts, body, going, &answer).await {
+                Ok(response) => response,
+                Err(problem) => answer.problem(problem),
+            }),
+            Decision::TryFirst => self.try_first(policy, parts, body, going, &answer, proxy).await,
+        }
+    }
+
+    async fn take_in(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        mut parts: Parts,
+        body: Incoming,
+        going: &Going,
+        answer: &Answer,
+    ) -> Result<Response<Body>, Problem> {
+        if answer.is_grpc() && policy.grpc_ack.is_none() {
+            return Ok(answer::unimplemented(policy));
+        }
+        let asked = check(policy, &mut parts)?;
+        let (body, room) = self.read(policy, &parts, body).await?;
+        if answer.is_grpc() {
+            answer::check_unary(&body)?;
+        }
+        self.store(policy, Ready { parts, body, asked, _room: room }, going, answer).await
+    }
+
+    /// Stores a request and answers it.
+    async fn store(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        ready: Ready,
+        going: &Going,
+        answer: &Answer,
+    ) -> Result<Response<Body>, Problem> {
+        let queue = self.queues.open(policy.durability).await?;
+        if let Some(key) = &ready.asked.idempotency_key
+            && self.is_running(&spill::scope(&going.destination, key))
+        {
+            let detail = "a synchronous attempt with the same Idempotency-Key is under way";
+            return Err(Problem::new(problem::IN_PROGRESS, detail));
+        }
+        let delayed = ready.asked.not_before.is_some();
+        let enqueue = self.message(policy, ready, going)?;
+        let accepted = queue.enqueue(enqueue).await.map_err(|refused| refusal(&refused, policy))?;
+        Ok(accepted_as(&queue, policy, &accepted, delayed, answer).await)
+    }
+
+    fn message(&self, policy: &Arc<AsyncPolicy>, ready: Ready, going: &Going) -> Result<Enqueue, Problem> {
+        let Ready { mut parts, body, asked, .. } = ready;
+        let idempotency = asked.idempotency_key.map(|key| {
+            let fingerprint = fingerprint(&parts, &going.authority, &body);
+            Idempotency { key, fingerprint }
+        });
+        let header = |name: &String| {
+            parts.headers.get(name.as_str()).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let rate_key = policy.rate.key_header.as_ref().and_then(header);
+        let sealer = match policy.credentials {
+            Credentials::Store => Some(self.queues.sealer()?),
+            _ => None,
+        };
+        strip_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(http::header::EXPECT);
+        let call = Call::of(&parts, &going.authority, is_grpc(&parts.headers), sealer.as_deref());
+        Ok(Enqueue {
+            policy: policy.clone(),
+            destination: going.destination.clone(),
+            about: format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default()),
+            call: call.encode(),
+            body,
+            key: asked.key,
+            rate_key,
+            priority: asked.priority,
+            not_before: asked.not_before.map(timestamp),
+            expires: asked.expires.map(timestamp),
+            idempotency,
+            callback: asked.callback,
+            owner: self.queues.owner().to_string(),
+        })
+    }
+
+    /// Reads a body whole, within the policy's bound and the process'.
+    async fn read(
+        &self,
+        policy: &AsyncPolicy,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+        let max = policy.body_bytes_max.min(limits::MESSAGE_BODY_BYTES_CAP);
+        let too_large = || {
+            let detail = format!("AsyncPolicy {} takes bodies of at most {max} bytes", policy.name);
+            Problem::new(problem::BODY_TOO_LARGE, detail)
+        };
+        if http_body::Body::is_end_stream(&body) {
+            return Ok((Bytes::new(), None));
+        }
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > max) {
+            return Err(too_large());
+        }
+        let kib = u32::try_from(length.unwrap_or(max).div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = self.bodies.clone().acquire_many_owned(kib).await.ok();
+        let limit = usize::try_from(max).unwrap_or(usize::MAX);
+        match Limited::new(body, limit).collect().await {
+            Ok(body) => Ok((body.to_bytes(), room)),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+            Err(error) => {
+                Err(Problem::new(problem::BODY_BROKEN, format!("nothing was stored: {error}")))
+            }
+        }
+    }
+
+    fn is_running(&self, key: &[u8; 32]) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+}
+
+/// The answer to a request that is stored: its own response, if the client waits and it comes in
+/// time, or 202.
+async fn accepted_as(
+    queue: &Queue,
+    policy: &AsyncPolicy,
+    accepted: &Accepted,
+    delayed: bool,
+    answer: &Answer,
+) -> Response<Body> {
+    if let Some(wait) = answer.wait()
+        && let Ok(Some(Outcome::Response(_, response))) = queue.wait(accepted.id, wait).await
+        && let Ok(response) = answer.replay(response)
+    {
+        return response;
+    }
+    answer.accepted(accepted, policy.durability, delayed)
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What can be refused before the body is read.
+fn check(policy: &AsyncPolicy, parts: &mut Parts) -> Result<Asked, Problem> {
+    let now = SystemTime::now();
+    let asked = Asked::of(&parts.headers, policy.ordering_header.as_deref(), now)
+        .map_err(|bad| Problem::new(problem::BAD_HEADER, bad.to_string()))?;
+    if policy.credentials == Credentials::Refuse
+        && let Some(name) = CREDENTIALS.iter().find(|name| parts.headers.contains_key(*name))
+    {
+        let detail = format!(
+            "the request carries {name}, and AsyncPolicy {} does not say what to do with it (credentials)",
+            policy.name
+        );
+        return Err(Problem::new(problem::CREDENTIALS, detail));
+    }
+    if policy.idempotency_required && asked.idempotency_key.is_none() {
+        let detail = format!("AsyncPolicy {} asks for an Idempotency-Key", policy.name);
+        return Err(Problem::new(problem::KEY_MISSING, detail));
+    }
+    if let Some(callback) = &asked.callback {
+        crate::callback::check(callback, policy)?;
+    }
+    let due = asked.not_before.unwrap_or(now).max(now);
+    if asked.expires.is_some_and(|expires| expires <= due) {
+        return Err(Problem::new(problem::EXPIRED, "Tidegate-Expires is not after it is due"));
+    }
+    Ok(asked)
+}
+
+/// What makes two requests the same: method, authority, path with query, body.
+fn fingerprint(parts: &Parts, authority: &str, body: &Bytes) -> [u8; 32] {
+    let mut digest = Digest::new(&SHA256);
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    for part in [parts.method.as_str(), &authority.to_ascii_lowercase(), path] {
+        digest.update(part.as_bytes());
+        digest.update(&[0]);
+    }
+    digest.update(body);
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest.finish().as_ref());
+    fingerprint
+}
+
+/// What a refusal of the queue's is told as.
+fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
+    let kind = match refused {
+        Refused::QueueFull { .. } | Refused::SourceOverQuota { .. } | Refused::TooManyQueues => {
+            problem::OVER_QUOTA
+        }
+        Refused::OtherFingerprint => problem::KEY_REUSED,
+        Refused::Draining => problem::DRAINING,
+        Refused::DiskFull(_) => problem::DISK_FULL,
+        Refused::Poisoned(_) => problem::UNKNOWN_OUTCOME,
+        Refused::Invalid(_) => problem::BAD_HEADER,
+    };
+    let problem = Problem::new(kind, format!("{refused} (AsyncPolicy {})", policy.name));
+    match refused.retry_after() {
+        Some(after) => problem.retry_after(after),
+        None => problem,
+    }
+}
+
+/// The class as headers and documents name it.
+pub(crate) fn durability(class: Durability) -> &'static str {
+    match class {
+        Durability::Memory => "memory",
+        Durability::Local => "local",
+    }
+}

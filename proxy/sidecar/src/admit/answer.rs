@@ -1,0 +1,178 @@
+//! answer: what the sender of an asynchronous request is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use policy::queue::{AsyncPolicy, Durability};
+use queue::Accepted;
+use request::body::Body;
+use request::outcome::is_grpc;
+use serde::Serialize;
+use store::message::Timestamp;
+
+use super::asked::Preference;
+use super::call::{Answered, NotACall};
+use super::problem::{self, Problem, seconds};
+
+pub(crate) const DUPLICATE: HeaderName = HeaderName::from_static("tidegate-duplicate");
+pub(crate) const DURABILITY: HeaderName = HeaderName::from_static("tidegate-durability");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const REQUEST_ID: HeaderName = HeaderName::from_static("tidegate-request-id");
+
+/// A gRPC message of no bytes, uncompressed: the default value of any proto3 type.
+const EMPTY_MESSAGE: &[u8] = &[0; 5];
+
+/// How one sender is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer {
+    grpc: bool,
+    preference: Preference,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    id: String,
+    state: &'static str,
+    durability: &'static str,
+    enqueued_at: String,
+}
+
+impl Answer {
+    pub(crate) fn to(parts: &Parts, preference: Preference) -> Self {
+        Self { grpc: is_grpc(&parts.headers), preference }
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// How long the sender waits for the response itself.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.preference.wait.filter(|wait| self.preference.respond_async && !wait.is_zero())
+    }
+
+    /// 202, or for gRPC an empty message: it is stored.
+    pub(crate) fn accepted(&self, accepted: &Accepted, class: Durability, delayed: bool) -> Response<Body> {
+        let id = accepted.id.to_string();
+        let class = super::durability(class);
+        let mut response = if self.grpc { empty_message(&id) } else { Response::new(Body::empty()) };
+        if !self.grpc {
+            let document = Document {
+                state: if delayed { "Scheduled" } else { "Queued" },
+                durability: class,
+                enqueued_at: rfc3339(accepted.enqueued_at),
+                id: id.clone(),
+            };
+            *response.status_mut() = StatusCode::ACCEPTED;
+            *response.body_mut() = Body::full(serde_json::to_vec(&document).unwrap_or_default());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let headers = response.headers_mut();
+        if let Ok(location) = HeaderValue::try_from(format!("/.tidegate/requests/{id}")) {
+            headers.insert(LOCATION, location);
+        }
+        headers.insert(DURABILITY, HeaderValue::from_static(class));
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds(accepted.retry_after)));
+        if accepted.duplicate {
+            headers.insert(DUPLICATE, HeaderValue::from_static("?1"));
+        }
+        if self.preference.respond_async {
+            headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+        }
+        response
+    }
+
+    /// The receiver's own response, in time.
+    pub(crate) fn replay(&self, response: queue::Response) -> Result<Response<Body>, NotACall> {
+        let mut replayed = replay(response)?;
+        if let Some(wait) = self.wait()
+            && let Ok(applied) = HeaderValue::try_from(format!("wait={}", wait.as_secs()))
+        {
+            replayed.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+        Ok(replayed)
+    }
+
+    /// A refusal.
+    pub(crate) fn problem(&self, problem: Problem) -> Response<Body> {
+        if self.grpc { grpc_problem(&problem) } else { problem.into_response() }
+    }
+}
+
+/// A kept response again.
+pub(crate) fn replay(response: queue::Response) -> Result<Response<Body>, NotACall> {
+    let (status, headers, trailers) = Answered::decode(response.head)?;
+    let mut replayed = Response::new(Body::with_trailers(response.body, trailers));
+    *replayed.status_mut() = status;
+    *replayed.headers_mut() = headers;
+    Ok(replayed)
+}
+
+/// A time as documents and headers tell it.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+fn empty_message(id: &str) -> Response<Body> {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    if let Ok(id) = HeaderValue::try_from(id) {
+        trailers.insert(REQUEST_ID, id);
+    }
+    let mut response = Response::new(Body::with_trailers(Bytes::from_static(EMPTY_MESSAGE), trailers));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A refusal as gRPC tells it (`statuscodes.md`).
+fn grpc_problem(problem: &Problem) -> Response<Body> {
+    let status = match problem.kind.status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => 3,
+        StatusCode::CONFLICT => 10,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
+        StatusCode::FORBIDDEN => 7,
+        _ => 14,
+    };
+    let mut response = trailers_only(status, &format!("{}: {}", problem.kind.title, problem.detail));
+    if let Some(after) = problem.retry_after {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from(ms));
+    }
+    response
+}
+
+/// A policy without `grpc.ack` takes no calls in.
+pub(super) fn unimplemented(policy: &AsyncPolicy) -> Response<Body> {
+    let text = format!("AsyncPolicy {} does not say how a gRPC call is acknowledged (grpc.ack)", policy.name);
+    trailers_only(12, &text)
+}
+
+fn trailers_only(status: u8, message: &str) -> Response<Body> {
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let message: String = message.chars().map(plain).collect::<String>().replace('%', "%25");
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+/// A call with more or less than one message is a stream (gRPC over HTTP/2, "Length-Prefixed-
+/// Message"): never asynchronous.
+pub(super) fn check_unary(body: &Bytes) -> Result<(), Problem> {
+    let whole = body.get(1..5).and_then(|length| Some(u32::from_be_bytes(length.try_into().ok()?) as usize));
+    if whole.is_some_and(|length| body.len() - 5 == length) {
+        return Ok(());
+    }
+    Err(Problem::new(problem::BODY_BROKEN, "a gRPC call taken in must have one message: streams are not"))
+}

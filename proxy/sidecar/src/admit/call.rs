@@ -1,0 +1,248 @@
+//! call: a request and a response as a message carries them.
+//!
+//! Encoded as protobuf, so that a later version reads what an earlier one stored. Trailers of a
+//! request are not kept: no client of HTTP/1 or gRPC sends any with a unary call.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use prost::Message as _;
+use queue::MessageId;
+use store::message::Timestamp;
+
+use super::answer::rfc3339;
+use super::asked::{self, IDEMPOTENCY_KEY};
+use super::seal::Sealer;
+use crate::queues::Keys;
+
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("tidegate-attempt");
+pub(crate) const ENQUEUED_AT: HeaderName = HeaderName::from_static("tidegate-enqueued-at");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("tidegate-request-id");
+
+/// A gRPC client's deadline is for its call, not for a delivery later on.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// Headers that are the queue's own: not for the receiver.
+const CONTROL: [HeaderName; 8] = [
+    asked::CALLBACK,
+    asked::DELAY,
+    asked::EXPIRES,
+    asked::KEY,
+    asked::NOT_BEFORE,
+    ATTEMPT,
+    ENQUEUED_AT,
+    REQUEST_ID,
+];
+/// Headers that let their bearer do something.
+pub(crate) const CREDENTIALS: [HeaderName; 2] = [AUTHORIZATION, COOKIE];
+
+/// A request without its body.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Call {
+    #[prost(string, tag = "1")]
+    pub(crate) method: String,
+    #[prost(string, tag = "2")]
+    pub(crate) authority: String,
+    /// With its query.
+    #[prost(string, tag = "3")]
+    pub(crate) path: String,
+    #[prost(message, repeated, tag = "4")]
+    headers: Vec<Field>,
+    /// [`CREDENTIALS`], encrypted.
+    #[prost(bytes = "bytes", tag = "5")]
+    sealed: Bytes,
+    #[prost(bool, tag = "6")]
+    http2: bool,
+    #[prost(bool, tag = "7")]
+    pub(crate) grpc: bool,
+    /// A callback: the queue (`NAMESPACE/POLICY/DESTINATION`) of the message whose end it tells. It
+    /// goes to the name in `authority`, and is signed with that policy's key.
+    #[prost(string, tag = "8")]
+    pub(crate) callback_of: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Field {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+/// A message that cannot be made a request again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotACall {
+    #[error("its head cannot be decoded")]
+    Encoding(#[from] prost::DecodeError),
+    #[error("its head is no request: {0}")]
+    Http(#[from] http::Error),
+    #[error("its credentials were encrypted with another key")]
+    Sealed,
+}
+
+fn fields<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Vec<Field> {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| Field {
+        name: name.as_str().to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    headers.map(field).collect()
+}
+
+fn put(fields: &[Field], headers: &mut HeaderMap) -> Result<(), http::Error> {
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())?;
+        headers.append(name, HeaderValue::from_maybe_shared(field.value.clone())?);
+    }
+    Ok(())
+}
+
+impl Call {
+    /// What is kept of a request. Hop-by-hop headers must be gone already; with `sealer` its
+    /// credentials are kept too, encrypted.
+    pub(crate) fn of(parts: &Parts, authority: &str, grpc: bool, sealer: Option<&Sealer>) -> Self {
+        let mut headers = parts.headers.clone();
+        asked::strip_preference(&mut headers);
+        CONTROL.iter().chain([&GRPC_TIMEOUT]).for_each(|name| drop(headers.remove(name)));
+        let mut secret = Secrets::default();
+        for name in &CREDENTIALS {
+            secret.headers.extend(fields(headers.get_all(name).iter().map(|value| (name, value))));
+            headers.remove(name);
+        }
+        let sealed = match sealer {
+            Some(sealer) if !secret.headers.is_empty() => sealer.seal(secret.encode_to_vec()),
+            _ => Bytes::new(),
+        };
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        Self {
+            method: parts.method.as_str().to_owned(),
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+            headers: fields(headers.iter()),
+            sealed,
+            http2: parts.version == Version::HTTP_2,
+            grpc,
+            callback_of: String::new(),
+        }
+    }
+
+    /// The callback of a message of `queue`.
+    pub(crate) fn callback(authority: String, path: String, headers: &HeaderMap, queue: &str) -> Self {
+        Self {
+            method: Method::POST.as_str().to_owned(),
+            authority,
+            path,
+            headers: fields(headers.iter()),
+            callback_of: queue.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Its headers, without [`CREDENTIALS`].
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let shown = |field: &&Field| !CREDENTIALS.iter().any(|name| name.as_str() == field.name);
+        self.headers.iter().filter(shown).map(|field| (field.name.as_str(), &*field.value))
+    }
+
+    /// Whether it has any, encrypted.
+    pub(crate) fn has_credentials(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, NotACall> {
+        Ok(<Self as prost::Message>::decode(bytes)?)
+    }
+
+    /// The request as it goes out, in its attempt number `attempt`.
+    pub(crate) fn request<B>(
+        &self,
+        body: B,
+        attempt: &AttemptOf,
+        keys: &Keys,
+    ) -> Result<Request<B>, NotACall> {
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::from_bytes(self.method.as_bytes()).map_err(http::Error::from)?;
+        let version = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        *request.version_mut() = version;
+        *request.uri_mut() = match version {
+            Version::HTTP_2 => Uri::builder()
+                .scheme("http")
+                .authority(self.authority.as_str())
+                .path_and_query(self.path.as_str())
+                .build()?,
+            _ => self.path.parse::<Uri>().map_err(http::Error::from)?,
+        };
+        let headers = request.headers_mut();
+        put(&self.headers, headers)?;
+        if !self.sealed.is_empty() {
+            let opened = keys.sealer().ok().and_then(|sealer| sealer.open(&self.sealed));
+            let opened = opened.ok_or(NotACall::Sealed)?;
+            put(&Secrets::decode(opened.as_slice())?.headers, headers)?;
+        }
+        if version != Version::HTTP_2 && !headers.contains_key(HOST) {
+            headers.insert(HOST, HeaderValue::try_from(self.authority.as_str()).map_err(http::Error::from)?);
+        }
+        let id = HeaderValue::try_from(attempt.id.to_string()).map_err(http::Error::from)?;
+        headers.entry(IDEMPOTENCY_KEY).or_insert(id.clone());
+        headers.insert(REQUEST_ID, id);
+        headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
+        let at = HeaderValue::try_from(rfc3339(attempt.enqueued_at)).map_err(http::Error::from)?;
+        headers.insert(ENQUEUED_AT, at);
+        Ok(request)
+    }
+}
+
+/// Which attempt a request is.
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptOf {
+    pub(crate) id: MessageId,
+    /// From 1.
+    pub(crate) number: u32,
+    pub(crate) enqueued_at: Timestamp,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Secrets {
+    #[prost(message, repeated, tag = "1")]
+    headers: Vec<Field>,
+}
+
+/// A response without its body.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Answered {
+    #[prost(uint32, tag = "1")]
+    status: u32,
+    #[prost(message, repeated, tag = "2")]
+    headers: Vec<Field>,
+    #[prost(message, repeated, tag = "3")]
+    trailers: Vec<Field>,
+}
+
+impl Answered {
+    /// What is kept of a response. Hop-by-hop headers must be gone already.
+    pub(crate) fn of(status: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Self {
+        Self {
+            status: status.as_u16().into(),
+            headers: fields(headers.iter()),
+            trailers: trailers.map(|trailers| fields(trailers.iter())).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+
+    /// The status, headers and trailers again.
+    pub(crate) fn decode(bytes: Bytes) -> Result<(StatusCode, HeaderMap, HeaderMap), NotACall> {
+        let answered = <Self as prost::Message>::decode(bytes)?;
+        let status = u16::try_from(answered.status).unwrap_or_default();
+        let status = StatusCode::from_u16(status).map_err(http::Error::from)?;
+        let (mut headers, mut trailers) = (HeaderMap::new(), HeaderMap::new());
+        put(&answered.headers, &mut headers)?;
+        put(&answered.trailers, &mut trailers)?;
+        Ok((status, headers, trailers))
+    }
+}

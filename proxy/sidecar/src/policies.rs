@@ -1,0 +1,61 @@
+//! policies: the queues hear of their policies as they change.
+//!
+//! A message is taken in under the policy of its rule; while it waits the policy may be edited:
+//! paused, slowed down, given more attempts. So the destinations of queues that hold something stay
+//! followed, also when nobody asks for them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::queue::AsyncPolicy;
+use policy::route::Action;
+use policy::snapshot::{Destination, DestinationKey, Snapshot};
+
+use crate::deliver::policy_and_destination;
+use crate::feed::FeedHandle;
+use crate::queues::Queues;
+
+/// How often queues that are new are looked for.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Goes on until it is dropped.
+pub(crate) async fn follow(queues: Arc<Queues>, feed: FeedHandle) {
+    let mut snapshots = feed.snapshot();
+    let mut followed = HashSet::new();
+    loop {
+        let now = snapshots.borrow_and_update().clone();
+        for queue in queues.all_opened() {
+            for policy in policies(&now) {
+                if let Err(error) = queue.update(policy).await {
+                    tracing::warn!(policy = %policy.name, %error, "a queue has not taken over its policy");
+                }
+            }
+            for named in queue.queues().await.unwrap_or_default() {
+                let destination = policy_and_destination(&named.name).and_then(|(_, key)| key.parse().ok());
+                if let Some(key) = destination.filter(|key: &DestinationKey| !followed.contains(key)) {
+                    feed.need(key.clone()).await;
+                    followed.insert(key);
+                }
+            }
+        }
+        tokio::select! {
+            changed = snapshots.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Every policy of a snapshot.
+fn policies(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
+    snapshot.destinations.values().filter_map(|destination| match &**destination {
+        Destination::Service(policy) => Some(policy),
+        _ => None,
+    }).flat_map(|policy| {
+        let of_rules = policy.rules.iter().filter_map(|rule| match &*rule.action {
+            Action::Forward(forward) => forward.asynchronous.as_ref(),
+            Action::Fail { .. } => None,
+        });
+        of_rules.chain(&policy.asynchronous)
+    })
+}
