@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""banner_client: how long the first word of a server takes, and whether an echo is whole."""
+"""banner_client: how long the first word of a server takes, and whether an echo is whole.
+
+With several targets, each round asks one after the other; `ms` lists what each took.
+"""
 
 import argparse
 import hashlib
@@ -41,19 +44,22 @@ def echo(connection, size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", help="host:port")
+    parser.add_argument("targets", nargs="+", metavar="target", help="host:port")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--bytes", type=int, default=0, help="to be echoed on each connection")
     parser.add_argument("--timeout", type=float, default=10)
     args = parser.parse_args()
-    host, _, port = args.target.rpartition(":")
-    times, errors = [], []
-    for _ in range(args.count):
+    # Names are looked up before the clock runs.
+    pairs = [target.rpartition(":") for target in args.targets]
+    addresses = [(socket.gethostbyname(host), int(port)) for host, _, port in pairs]
+    times, errors, each = [], [], {target: [] for target in args.targets}
+    for target, address in list(zip(args.targets, addresses)) * args.count:
         began = time.monotonic()
         try:
-            with socket.create_connection((host, int(port)), timeout=args.timeout) as connection:
+            with socket.create_connection(address, timeout=args.timeout) as connection:
                 line = read_line(connection)
                 times.append((time.monotonic() - began) * 1000)
+                each[target].append(round(times[-1], 3))
                 if line != b"220 ready\r\n":
                     raise ConnectionError(f"unexpected banner {line!r}")
                 if args.bytes:
@@ -61,7 +67,10 @@ def main():
         except OSError as error:
             errors.append(str(error))
     times.sort()
-    result = {"connections": args.count, "banners": len(times), "errors": errors[:5], "failed": len(errors)}
+    count = args.count * len(args.targets)
+    result = {"connections": count, "banners": len(times), "errors": errors[:5], "failed": len(errors)}
+    if len(each) > 1:
+        result["ms"] = each
     if times:
         result.update(
             min_ms=round(times[0], 3),

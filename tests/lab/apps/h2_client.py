@@ -60,6 +60,7 @@ class Client:
         if kind == "ResponseReceived":
             seen["status"] = int(dict(event.headers)[":status"])
             seen["server"] = dict(event.headers).get("x-server")
+            seen["headers"] = dict(event.headers)
         elif kind == "DataReceived":
             seen["bytes"] += len(event.data)
             self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -121,6 +122,7 @@ class Client:
             "servers": servers,
             "bytes": sum(s["bytes"] for s in streams),
             "resets": [s["reset"] for s in streams if s["reset"] is not None][:10],
+            "headers": streams[0].get("headers", {}) if streams else {},
             "trailers": streams[0]["trailers"] if streams else {},
             "goaway": self.goaway,
             "error": error,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """mesh_steady: asks one URL over one connection until SIGTERM, and prints each change of the answer.
 
-The last line is JSON: how often it connected, and each answer with how often it came.
+With a second argument, HOST:PORT of a proxy, the URL is asked there in absolute form. The last line is
+JSON: how often it connected, and each answer with how often it came.
 """
 
 import http.client
@@ -16,15 +17,19 @@ PAUSE_SECONDS = 0.002
 
 def main():
     url = urlsplit(sys.argv[1])
+    to, target = (url.hostname, url.port or 80), url.path or "/"
+    if len(sys.argv) > 2:
+        host, _, port = sys.argv[2].rpartition(":")
+        to, target = (host, int(port)), sys.argv[1]
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     answers, connections, last, connection = {}, 0, None, None
     while not stopped:
         if connection is None:
-            connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=10)
+            connection = http.client.HTTPConnection(*to, timeout=10)
             connections += 1
         try:
-            connection.request("GET", url.path or "/")
+            connection.request("GET", target)
             response = connection.getresponse()
             response.read()
             answer = f"{response.status} {response.getheader('x-server', response.getheader('proxy-status'))}"

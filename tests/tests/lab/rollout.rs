@@ -13,3 +13,5 @@ mod renewed;
 mod restarts;
 mod silence;
 mod stop;
+
+pub(crate) use load::wait;

@@ -24,9 +24,10 @@ type server struct {
 	work     time.Duration
 	executed *os.File
 	requests atomic.Int64
+	goodbye  *goodbye
 }
 
-// serve answers on both ports until SIGTERM, finishes what it has begun, and ends.
+// serve answers on both ports until SIGTERM, says goodbye, finishes what it has begun, and ends.
 func serve(args []string) int {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	web := flags.String("http", ":8080", "where HTTP/1.1 and HTTP/2 are spoken")
@@ -40,21 +41,22 @@ func serve(args []string) int {
 	if err != nil {
 		return complain(err)
 	}
-	s := &server{name: *name, work: *work, executed: file}
+	s := &server{name: *name, work: *work, executed: file, goodbye: newGoodbye()}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	h := &http.Server{Handler: s, Protocols: &protocols}
+	h := &http.Server{Handler: s, Protocols: &protocols, ConnState: s.goodbye.follow}
 	g := grpc.NewServer()
 	g.RegisterService(&ordersDesc, s)
-	webSocket, err := net.Listen("tcp", *web)
+	webDoor, err := open(*web)
 	if err != nil {
 		return complain(err)
 	}
-	rpcSocket, err := net.Listen("tcp", *rpc)
+	rpcDoor, err := open(*rpc)
 	if err != nil {
 		return complain(err)
 	}
+	var webSocket, rpcSocket net.Listener = webDoor, rpcDoor
 	var connections atomic.Int64
 	if *counts != "" {
 		webSocket = counted{webSocket, &connections}
@@ -68,6 +70,8 @@ func serve(args []string) int {
 	fmt.Println("ready")
 	<-stop
 	fmt.Println(time.Now().UTC().Format(time.StampMicro), "stopping")
+	left := s.goodbye.part(webDoor, rpcDoor)
+	fmt.Println(time.Now().UTC().Format(time.StampMicro), "doors shut,", left, "connections rest unused")
 	var both sync.WaitGroup
 	both.Go(func() { h.Shutdown(context.Background()) })
 	both.Go(g.GracefulStop)
@@ -100,6 +104,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		work = time.Duration(asked) * time.Millisecond
 	}
 	time.Sleep(work)
+	s.goodbye.say(w.Header())
 	fmt.Fprintln(w, s.name)
 }
 

@@ -29,7 +29,7 @@ type way struct {
 	kinds     map[string]int
 	failures  []map[string]string
 	latencies []float64
-	late      time.Duration
+	lates     []float64
 	again     int
 	orders    int
 	began     time.Time
@@ -86,7 +86,7 @@ func (w *way) note(due, started time.Time, order string, got outcome, ids *os.Fi
 	defer w.lock.Unlock()
 	// From when it was due: a client that falls behind must not make the mesh look fast.
 	w.latencies = append(w.latencies, now.Sub(due).Seconds()*1000)
-	w.late = max(w.late, started.Sub(due))
+	w.lates = append(w.lates, started.Sub(due).Seconds()*1000)
 	if order != "" {
 		w.orders++
 	}
@@ -110,17 +110,22 @@ func (w *way) note(due, started time.Time, order string, got outcome, ids *os.Fi
 
 func (w *way) summary() map[string]any {
 	sort.Float64s(w.latencies)
-	at := func(share float64) float64 {
-		if len(w.latencies) == 0 {
-			return 0
-		}
-		return w.latencies[int(share*float64(len(w.latencies)-1))]
-	}
+	sort.Float64s(w.lates)
+	at, late := shareOf(w.latencies), shareOf(w.lates)
 	return map[string]any{
 		"sent": w.sent.Load(), "orders": w.orders, "failed": w.failed.Load(), "kinds": w.kinds,
 		"failures": w.failures, "asked_again": w.again,
-		"rate":    float64(w.sent.Load()) / w.ended.Sub(w.began).Seconds(),
-		"late_ms": w.late.Seconds() * 1000,
-		"p50_ms":  at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1),
+		"rate":        float64(w.sent.Load()) / w.ended.Sub(w.began).Seconds(),
+		"late_p99_ms": late(0.99), "late_max_ms": late(1),
+		"p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1),
+	}
+}
+
+func shareOf(sorted []float64) func(float64) float64 {
+	return func(share float64) float64 {
+		if len(sorted) == 0 {
+			return 0
+		}
+		return sorted[int(share*float64(len(sorted)-1))]
 	}
 }

@@ -10,9 +10,12 @@ use serde_json::Value;
 /// How long a change may take to be in force everywhere.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often in a row an answer must be right. What two backends answer by turns would pass by
-/// chance once in 2^16.
+/// How often in a row an answer must be right. What weights decide by halves would pass by chance once in
+/// 2^16; balancing within one Service may well prefer one server that often, and proves nothing.
 const IN_A_ROW: usize = 16;
+
+/// How often is asked to judge shares by.
+pub(super) const DRAWS: u64 = 3_000;
 
 /// Between the parts of what curl prints, and after each response: neither is in any body here.
 const PART: char = '\u{1e}';
@@ -107,10 +110,11 @@ pub(super) fn expect_server(pod: &Pod, args: &[&str], server: &str) -> Result<()
 
 /// Checks shares of a whole, each within 0.05 of what is wanted, and that nobody else has any.
 ///
-/// Of 2,000 independent draws the standard deviation is at most 0.0112: 0.05 is 4.4 of them.
+/// Of [`DRAWS`] independent draws the standard deviation is at most √(0.25/3000) = 0.0091, and 0.05 is
+/// 5.5 of them: chance alone passes it once in 25 million times.
 pub(super) fn check_shares(counts: &BTreeMap<String, u64>, wanted: &[(&str, f64)]) -> Result<()> {
     let total: u64 = counts.values().sum();
-    ensure!(total >= 2_000, "{total} draws are too few to judge by");
+    ensure!(total >= DRAWS, "{total} draws are too few to judge by");
     for name in counts.keys() {
         ensure!(wanted.iter().any(|(other, _)| name == other), "{name:?} has a share: {counts:?}");
     }
@@ -122,10 +126,10 @@ pub(super) fn check_shares(counts: &BTreeMap<String, u64>, wanted: &[(&str, f64)
     Ok(())
 }
 
-/// Asks 2,000 times and counts by what `key` says of each reply.
+/// Asks [`DRAWS`] times, over one connection, and counts by what `key` says of each reply.
 pub(super) fn count(pod: &Pod, url: &str, key: impl Fn(&Reply) -> String) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
-    for reply in ask(pod, &[&format!("{url}?draw=[1-2000]")])? {
+    for reply in ask(pod, &[&format!("{url}?draw=[1-{DRAWS}]")])? {
         *counts.entry(key(&reply)).or_default() += 1;
     }
     Ok(counts)

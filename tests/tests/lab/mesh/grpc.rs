@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Pod, until};
 use serde_json::Value;
 
-use super::ask::{PATIENCE, check_shares};
+use super::ask::{DRAWS, PATIENCE, check_shares};
 use super::town::Town;
 
 const APP: &str = "mesh_grpc.py";
@@ -41,8 +41,8 @@ fn MeshGRPCRouteWeight() -> Result<()> {
     town.grpc_route("weight", "name: echo, port: 7070", &weights(70, 30))?;
     for client in town.clients() {
         expect(client, &[], |said| !said["servers"]["echo-v1"].is_null())?;
-        let said = client.ask(APP, &["--call", "echo:7070", "--count", "2000"])?;
-        ensure!(said["codes"]["OK"] == 2000, "{said}");
+        let said = client.ask(APP, &["--call", "echo:7070", "--count", &DRAWS.to_string()])?;
+        ensure!(said["codes"]["OK"] == DRAWS, "{said}");
         let counts: BTreeMap<String, u64> = serde_json::from_value(said["servers"].clone())?;
         check_shares(&counts, &[("echo-v1", 0.7), ("echo-v2", 0.3)])?;
     }

@@ -114,6 +114,15 @@ impl Orders {
         }
         Ok(())
     }
+
+    /// Fails unless the client's sidecar was refused or not let in at all, and asked elsewhere: without
+    /// that, what was restarted had not been asked.
+    pub(super) fn check_was_refused(&self) -> Result<()> {
+        let of = |reason| self.web_sidecar.metric("tidegate_request_retries_total", &[("reason", reason)]);
+        let (refused, unreached) = (of("refused")?, of("connect")?);
+        ensure!(refused + unreached > 0.0, "no server refused a request: nothing was restarted under load");
+        Ok(())
+    }
 }
 
 fn start(world: &World, pod: Pod, folder: &std::path::Path, starts: &AtomicU32) -> Result<Server> {

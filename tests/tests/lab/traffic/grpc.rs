@@ -1,6 +1,8 @@
 //! grpc: Python's gRPC on a port whose protocol nobody named.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use lab::Process;
 use lab::manifests::Port;
 use serde_json::Value;
@@ -71,8 +73,10 @@ fn streams_pass_in_every_shape() -> Result<()> {
     pair.assert_proven(3.0)
 }
 
+/// grpcio keeps deadlines itself, at both ends: what is seen here is that nothing between them is in
+/// the way. That the sidecars keep them is the next test's.
 #[test]
-fn a_deadline_ends_the_call_at_both_ends() -> Result<()> {
+fn a_call_past_its_deadline_is_given_up_at_both_ends() -> Result<()> {
     let (pair, _server) = pair()?;
     let said = pair.call(&["deadline", "--takes", "5", "--timeout", "0.5"])?;
     ensure!(said["code"] == "DEADLINE_EXCEEDED", "{said}");
@@ -84,6 +88,37 @@ fn a_deadline_ends_the_call_at_both_ends() -> Result<()> {
     // By now the server has seen that the first was abandoned.
     ensure!(said["reply"] == "1 1", "{said}");
     pair.assert_proven(2.0)
+}
+
+/// The client never gives up and the server never answers: only the sidecars know what the time is.
+#[test]
+fn the_sidecars_themselves_keep_a_deadline() -> Result<()> {
+    let (pair, mut servers) = Pair::new(&[Port::new("calls", 9090, 9090)], |_, shop| {
+        Ok(vec![shop.serve("h2_deaf.py", &["--listen", "0.0.0.0:9090"])?])
+    })?;
+    let call = ["shop:9090", "--method", "POST", "--path", "/lab.Echo/Slow", "--timeout", "8"];
+    let headers = ["content-type:application/grpc", "te:trailers", "grpc-timeout:600m"];
+    let headers = headers.iter().flat_map(|header| ["--header", *header]);
+    let began = Instant::now();
+    let said = pair.web.ask("h2_client.py", &call.into_iter().chain(headers).collect::<Vec<_>>())?;
+    let took = began.elapsed();
+    // The interpreter's start is in it.
+    ensure!((Duration::from_millis(550)..Duration::from_secs(3)).contains(&took), "it took {took:?}: {said}");
+    ensure!(said["error"].is_null() && said["headers"]["grpc-status"] == "4", "DEADLINE_EXCEEDED: {said}");
+
+    let server = &mut servers[0];
+    server.wait_for("stream ended: ", Duration::from_secs(2))?;
+    let log = server.log();
+    let told = |before: &str, unit: &str| -> Result<f64> {
+        let rest = log.lines().find_map(|line| line.strip_prefix(before)?.strip_suffix(unit));
+        Ok(rest.with_context(|| log.clone())?.parse()?)
+    };
+    // The deadline arrives at the server as it is, or what is left of it.
+    let left_ms = told("asked with grpc-timeout ", "m")?;
+    ensure!((1.0..=600.0).contains(&left_ms), "{left_ms} ms of 600 were left: {log}");
+    let ended_ms = told("stream ended: reset 8 after ", " ms")?;
+    ensure!((400.0..900.0).contains(&ended_ms), "the server was told after {ended_ms} ms: {log}");
+    pair.assert_proven(1.0)
 }
 
 #[test]

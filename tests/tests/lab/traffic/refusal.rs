@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::manifests::Port;
-use lab::{Pod, Process, SIDECAR_UID, until};
+use lab::manifests::{self, Port};
+use lab::{Pod, Process, SIDECAR_UID, SidecarOptions, until};
+use serde_json::{Value, json};
 
 use super::{Pair, curl, curl_ok};
 use crate::world::World;
@@ -36,6 +37,50 @@ fn plaintext_without_a_sidecar_is_refused() -> Result<()> {
     let counts = curl_ok(&pair.web, &["http://shop/counts"])?;
     ensure!(counts.contains("\"requests\": 0"), "the application was asked: {counts}");
     ensure!(pair.proven()? == 1.0 && pair.denied()? == 2.0 && pair.unproven()? == 0.0);
+    Ok(())
+}
+
+#[test]
+fn strict_refuses_plaintext_but_for_probes() -> Result<()> {
+    let world = World::new()?;
+    let web = world.pod("web", "web", &[])?;
+    let shop = world.pod("shop", "shop", &[("http", 8080)])?;
+    let mut pod: Value = serde_json::from_str(&manifests::pod(&shop, &[("app", "shop")], &[("http", 8080)]))?;
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/healthz", "port": "http"}});
+    world.put("pod-shop", &pod.to_string())?;
+    world.service("shop", 10, &[Port::new("http", 80, 8080)], &[&shop])?;
+    let _server = shop.serve("http_echo.py", &["--listen", "0.0.0.0:8080", "--name", "shop"])?;
+    // Whoever comes is let in, but for strict.
+    let options = SidecarOptions::of(&world.controller).arg("--inbound-default").arg("Allow");
+    let lenient = shop.sidecar(&options)?;
+    let _web_sidecar = world.sidecar(&web)?;
+    let bare = world.lab.pod("bare", "shop", "bare")?;
+    let url = |path: &str| format!("http://{}:8080/{path}", shop.ip());
+    ensure!(bare.get(&url("lenient"))?.0 == 200, "the default lets nobody in");
+    drop(lenient);
+
+    let _strict = shop.sidecar(&options.arg("--strict"))?;
+    let probed = bare.get(&url("healthz"))?;
+    ensure!(probed.0 == 200 && probed.1.contains("\"server\": \"shop\""), "the probe: {probed:?}");
+    let cases: [&[&str]; 5] = [
+        &["-i", &url("secret")],
+        &["-i", &url("healthz/secret")],
+        &["-i", "-X", "POST", &url("healthz")],
+        &["-i", "-d", "more", "-X", "GET", &url("healthz")],
+        &["-i", "--http2-prior-knowledge", &url("secret")],
+    ];
+    for args in cases {
+        let said = curl_ok(&bare, args)?;
+        ensure!(said.split(' ').nth(1) == Some("403") && told_why(&said), "{args:?}: {said}");
+    }
+    let said = bare.run(bare.command("python3").args(["-c", PLAIN, &shop.ip().to_string()]))?;
+    ensure!(said.trim() == "refused", "{said}");
+
+    let said = curl_ok(&web, &["http://shop/meshed"])?;
+    ensure!(said.contains("\"path\": \"/meshed\""), "{said}");
+    let counts: Value = serde_json::from_str(&curl_ok(&web, &["http://shop/counts"])?)?;
+    let seen = json!({"/lenient": 1, "/healthz": 1, "/meshed": 1});
+    ensure!(counts["paths"] == seen, "the application was asked: {counts}");
     Ok(())
 }
 
@@ -178,7 +223,7 @@ fn an_address_outside_the_mesh_is_reached_as_it_is() -> Result<()> {
     ]))?;
     let _outside = bare.serve("http_echo.py", &["--listen", "0.0.0.0:80", "--name", "outside"])?;
     let said = curl_ok(&pair.web, &["http://192.0.2.5/out"])?;
-    let said: serde_json::Value = serde_json::from_str(&said).with_context(|| said.clone())?;
+    let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
     ensure!(said["server"] == "outside" && said["path"] == "/out", "{said}");
     // A sidecar's identity is not told to strangers.
     let headers = said["headers"].to_string();

@@ -63,6 +63,54 @@ fn a_banner_comes_hardly_later_than_direct() -> Result<()> {
     pair.assert_carried(101.0)
 }
 
+/// How many Services are asked for the first time.
+const SERVICES: u8 = 15;
+
+/// The first connection to a Service: nothing of it is remembered, its destination has to be asked of the
+/// controller, and nobody said what it speaks. The sidecars have talked to each other before.
+#[test]
+fn the_first_banner_of_a_service_never_asked_before_comes_hardly_later_than_direct() -> Result<()> {
+    let port = [Port::new("mail", 25, 2525)];
+    let (pair, _server) = Pair::new(&port, |world, shop| {
+        for number in 0..SERVICES {
+            world.service(&format!("mail-{number}"), 100 + number, &port, &[shop])?;
+        }
+        Ok(vec![shop.serve("tcp_banner.py", &["--listen", "0.0.0.0:2525"])?])
+    })?;
+    let bare = pair.world.lab.pod("bare", "shop", "bare")?;
+    let _bare_server = bare.serve("tcp_banner.py", &["--listen", &format!("0.0.0.0:{DIRECT_PORT}")])?;
+    let cold = number(&pair.web.ask("banner_client.py", &["shop:25", "--count", "1"])?, "max_ms")?;
+
+    // Each beside a direct one, so that both meet the same machine.
+    let direct = format!("{}:{DIRECT_PORT}", bare.ip());
+    let mut targets = Vec::new();
+    for number in 0..SERVICES {
+        targets.extend([format!("mail-{number}:25"), direct.clone()]);
+    }
+    let targets: Vec<&str> = targets.iter().map(String::as_str).chain(["--count", "1"]).collect();
+    let said = pair.web.ask("banner_client.py", &targets)?;
+    ensure!(said["failed"] == 0, "{said}");
+    let (mut first, mut straight) = (Vec::new(), Vec::new());
+    for (target, times) in said["ms"].as_object().context("what each took")? {
+        let to = if *target == direct { &mut straight } else { &mut first };
+        to.extend(times.as_array().context("times")?.iter().filter_map(Value::as_f64));
+    }
+    ensure!(first.len() == straight.len() && first.len() == usize::from(SERVICES), "{said}");
+    let (first_ms, direct_ms) = (median(&mut first), median(&mut straight));
+    println!(
+        "first connection to each of {SERVICES} Services: median {first_ms} ms {first:?}, direct {direct_ms} ms {straight:?}; \
+         of cold sidecars {cold} ms"
+    );
+    let later_ms = first_ms - direct_ms;
+    ensure!(later_ms < LATER_MS_MAX, "a Service's first banner comes {later_ms:.3} ms later than direct");
+    pair.assert_carried(1.0 + f64::from(SERVICES))
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 #[test]
 fn an_echo_behind_a_banner_is_whole() -> Result<()> {
     let (pair, _server) = banners()?;
