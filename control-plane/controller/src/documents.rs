@@ -88,6 +88,9 @@ impl Documents {
             let backend = self.index.backend(key)?;
             Some(Encoded::new(&Document::Backend(key.clone(), Arc::new(backend)), Vec::new()))
         };
+        if shared.backends.len() >= SHARED_MAX && !shared.backends.contains_key(key) {
+            return make();
+        }
         shared.backends.entry(key.clone()).or_insert_with(make).clone()
     }
 }

@@ -217,15 +217,15 @@ fn named_patterns<'a>(list: &str, named: &'a [NamedMatchSpec], into: &mut Patter
     }
 }
 
-/// Bytes an expression's automaton may take: a proxy holds many.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
 /// Whether a proxy can use `pattern` over a whole value.
 ///
 /// # Errors
 /// What is wrong with it, in one line.
 pub fn check_regex(pattern: &str) -> Result<(), String> {
-    match regex::RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build() {
+    match regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(policy::limits::REGEX_BYTES_MAX)
+        .build()
+    {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = error.to_string();

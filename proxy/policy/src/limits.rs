@@ -29,9 +29,9 @@ pub const DETECT_BYTES_MAX: usize = 16 * KIB as usize + 5;
 /// How long a connection may take to send a whole first line, preface or ClientHello once it has
 /// begun to.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a silent client is waited for before the other side is dialled and watched too. A
-/// server-first banner comes this much later than direct; below a millisecond ordinary HTTP
-/// clients would be dialled for in vain.
+/// How long a silent client is waited for before the other side is dialled and watched too. Timers
+/// tick in whole milliseconds, so it takes one to two and a half; a server-first banner comes that much
+/// later than direct. Below a millisecond ordinary HTTP clients would be dialled for in vain.
 pub const DETECT_SILENCE: Duration = Duration::from_millis(1);
 /// A TLS handshake, from the first byte to the last.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

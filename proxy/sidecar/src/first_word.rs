@@ -77,9 +77,12 @@ where
     F: Future<Output = Result<Io, E>>,
 {
     let mut heard = BytesMut::with_capacity(1024);
-    match timeout(silence, client.read_buf(&mut heard)).await {
-        Ok(read) => return decide(client, read, heard, None).await,
-        Err(_silent) => {}
+    // No timer for no time: the runtime's ticks are whole milliseconds, and rounded up.
+    if !silence.is_zero() {
+        match timeout(silence, client.read_buf(&mut heard)).await {
+            Ok(read) => return decide(client, read, heard, None).await,
+            Err(_silent) => {}
+        }
     }
     let dialled = tokio::select! {
         biased;

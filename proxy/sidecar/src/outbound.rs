@@ -58,6 +58,12 @@ fn not_needed(ahead: Option<Io>, version: HttpVersion) -> HttpVersion {
     version
 }
 
+/// Whether a port is said to speak HTTP and nothing else.
+fn is_http_alone(cell: &Cell) -> bool {
+    let now = cell.now();
+    matches!(&*now, Ok(reached) if matches!(reached.protocol, Protocol::Http | Protocol::Http2))
+}
+
 /// One HTTP connection of the workload.
 struct Session {
     outbound: Arc<Outbound>,
@@ -122,6 +128,11 @@ impl Outbound {
             Ok(FirstWord::Client(Detected::Http1, ahead)) => not_needed(ahead, HttpVersion::Http1),
             Ok(FirstWord::Client(Detected::Http2, ahead)) => not_needed(ahead, HttpVersion::Http2),
             Ok(FirstWord::Client(_, server)) => {
+                if is_http_alone(&cell) {
+                    self.shared.metrics().error(Direction::outbound, "http_protocol_error");
+                    tracing::debug!(%address, "bytes that are not HTTP are refused on a port that is said to be");
+                    return io.abort();
+                }
                 return self.carry(io, &cell, server.zip(held)).await;
             }
             Ok(FirstWord::Server(server)) => {
@@ -260,7 +271,11 @@ impl Outbound {
     }
 
     /// The destination that a request names.
-    pub(crate) async fn find_named(&self, named: &Authority, default_port: u16) -> Result<Arc<Cell>, Failure> {
+    pub(crate) async fn find_named(
+        &self,
+        named: &Authority,
+        default_port: u16,
+    ) -> Result<Arc<Cell>, Failure> {
         let wrong = |error: authority::NotAnAuthority| Failure::new(Cause::BadRequest, error.to_string());
         let mesh = self.discovery.snapshot().mesh.clone();
         let domain = mesh.as_ref().map_or(&self.cluster_domain, |mesh| &mesh.cluster_domain);
@@ -319,8 +334,12 @@ impl Session {
         if request.method() == Method::CONNECT && self.redirected.is_none() {
             return self.tunnel(request, reached).await;
         }
-        let passing =
-            Passing { outbound: &self.outbound, authority: &authority, reached, redirected: self.redirected.is_some() };
+        let passing = Passing {
+            outbound: &self.outbound,
+            authority: &authority,
+            reached,
+            redirected: self.redirected.is_some(),
+        };
         let (parts, body) = request.into_parts();
         match reached.target.asynchronous(&parts) {
             None => passing.forward(Request::from_parts(parts, Received::from(body))).await,

@@ -1,6 +1,6 @@
 //! arrows: which room may import which.
 
-use crate::house::{ROOMS, expect_none, files_under, read};
+use crate::house::{ROOMS, expect_none, files_under, is_test, read, without_tests};
 
 /// The names a manifest depends on to run; what only its tests need is its own affair, unless the
 /// name is one of ours.
@@ -68,7 +68,8 @@ const BANNED: &[(&str, &[&str])] = &[
     ("policy", &["hyper", "hyper-util", "kube"]),
     ("transport", &["kube"]),
     ("request", &["kube"]),
-    ("store", &["hyper", "hyper-util", "tokio", "chrono", "time", "kube"]),
+    // Of tokio it has the channels; its clock is looked for below.
+    ("store", &["hyper", "hyper-util", "chrono", "jiff", "time", "kube"]),
     ("queue", &["hyper", "hyper-util", "kube"]),
     ("sidecar", &["kube"]),
     ("resources", &["tokio", "hyper"]),
@@ -87,4 +88,18 @@ fn rooms_stay_free_of_what_the_table_forbids() {
         }
     }
     expect_none("a room stays free of what it must never know", &wrong);
+}
+
+#[test]
+fn the_store_has_no_clock_but_the_one_it_is_given() {
+    let mut wrong = Vec::new();
+    for path in files_under("proxy/store/src", ".rs") {
+        let text = read(&path);
+        for clock in ["Instant::now", "SystemTime", "tokio::time", "thread::sleep"] {
+            if !is_test(&path) && without_tests(&text).contains(clock) {
+                wrong.push(format!("{path}: {clock}"));
+            }
+        }
+    }
+    expect_none("the store has no clock of its own", &wrong);
 }
