@@ -24,6 +24,9 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use policy::limits;
 use policy::queue::{AsyncPolicy, Credentials, Durability, Mode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use queue::{Accepted, Enqueue, Idempotency, Outcome, Queue, Refused};
 use request::body::{Body, Received};
 use request::headers::{strip_hop_by_hop, wants_upgrade};
@@ -32,6 +35,7 @@ use store::message::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::queues::Queues;
+use crate::telemetry::Metrics;
 use answer::Answer;
 use asked::{Asked, Preference};
 use call::{CREDENTIALS, Call};
@@ -44,13 +48,21 @@ pub(crate) struct Admit {
     bodies: Arc<Semaphore>,
     /// Keys of synchronous attempts under way, hashed.
     running: Mutex<HashSet<[u8; 32]>>,
+    refused: Family<RefusedLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    problem: &'static str,
 }
 
 /// A request's way when it is not taken in.
 pub(crate) trait Proxy {
     /// Sends it where it was going.
-    fn forward(&self, request: Request<Received>)
-    -> impl Future<Output = Result<Response<Body>, Failure>> + Send;
+    fn forward(
+        &self,
+        request: Request<Received>,
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> + Send;
 }
 
 /// Where a request was going.
@@ -96,9 +108,17 @@ struct Ready {
 }
 
 impl Admit {
-    pub(crate) fn new(queues: Arc<Queues>) -> Self {
+    pub(crate) fn new(queues: Arc<Queues>, metrics: &Metrics) -> Self {
+        let refused = Family::default();
+        metrics.with(|registry| {
+            registry.register(
+                "tidegate_sidecar_async_refused",
+                "Asynchronous requests that were not taken in, by the problem they were told",
+                refused.clone(),
+            );
+        });
         let kib = usize::try_from(limits::MESSAGE_BODY_BYTES_TOTAL / 1024).unwrap_or(usize::MAX);
-        Self { queues, bodies: Arc::new(Semaphore::new(kib)), running: Mutex::default() }
+        Self { queues, bodies: Arc::new(Semaphore::new(kib)), running: Mutex::default(), refused }
     }
 
     /// Answers a request whose rule has a policy.
@@ -117,7 +137,7 @@ impl Admit {
             Decision::Proxy => proxy.forward(Request::from_parts(parts, body.into())).await,
             Decision::TakeIn => Ok(match self.take_in(policy, parts, body, going, &answer).await {
                 Ok(response) => response,
-                Err(problem) => answer.problem(problem),
+                Err(problem) => self.refuse(&answer, problem),
             }),
             Decision::TryFirst => self.try_first(policy, parts, body, going, &answer, proxy).await,
         }
@@ -170,7 +190,10 @@ impl Admit {
             Idempotency { key, fingerprint }
         });
         let header = |name: &String| {
-            parts.headers.get(name.as_str()).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            parts
+                .headers
+                .get(name.as_str())
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         let rate_key = policy.rate.key_header.as_ref().and_then(header);
         let sealer = match policy.credentials {
@@ -212,7 +235,8 @@ impl Admit {
         if http_body::Body::is_end_stream(&body) {
             return Ok((Bytes::new(), None));
         }
-        let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length =
+            parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > max) {
             return Err(too_large());
         }
@@ -222,10 +246,14 @@ impl Admit {
         match Limited::new(body, limit).collect().await {
             Ok(body) => Ok((body.to_bytes(), room)),
             Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => {
-                Err(Problem::new(problem::BODY_BROKEN, format!("nothing was stored: {error}")))
-            }
+            Err(error) => Err(Problem::new(problem::BODY_BROKEN, format!("nothing was stored: {error}"))),
         }
+    }
+
+    /// Answers with a refusal, and counts it.
+    fn refuse(&self, answer: &Answer, problem: Problem) -> Response<Body> {
+        self.refused.get_or_create(&RefusedLabels { problem: problem.kind.name }).inc();
+        answer.problem(problem)
     }
 
     fn is_running(&self, key: &[u8; 32]) -> bool {

@@ -42,7 +42,10 @@ pub(crate) fn check(address: &str, policy: &AsyncPolicy) -> Result<Uri, Problem>
         return Err(refused("it must name a host, and no user".to_owned()));
     }
     if !policy.callback_hosts.iter().any(|pattern| fits(pattern, &host)) {
-        return Err(refused(format!("AsyncPolicy {} does not allow its host (callback.allowedHosts)", policy.name)));
+        return Err(refused(format!(
+            "AsyncPolicy {} does not allow its host (callback.allowedHosts)",
+            policy.name
+        )));
     }
     if policy.callback_secret.is_none() {
         return Err(refused(format!(
@@ -126,9 +129,11 @@ pub(crate) fn sign(headers: &mut HeaderMap, id: &str, body: &[u8], secret: &Secr
     context.update(format!("{id}.{seconds}.").as_bytes());
     context.update(body);
     let signature = format!("v1,{}", STANDARD.encode(context.sign().as_ref()));
-    for (name, value) in
-        [(WEBHOOK_ID, id.to_owned()), (WEBHOOK_TIMESTAMP, seconds.to_string()), (WEBHOOK_SIGNATURE, signature)]
-    {
+    for (name, value) in [
+        (WEBHOOK_ID, id.to_owned()),
+        (WEBHOOK_TIMESTAMP, seconds.to_string()),
+        (WEBHOOK_SIGNATURE, signature),
+    ] {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }

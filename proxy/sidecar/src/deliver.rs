@@ -104,21 +104,15 @@ impl Outbound {
         }
     }
 
-    async fn send(
-        &self,
-        outgoing: Outgoing,
-        keys: &Keys,
-    ) -> Result<(Response<Body>, bool), Delivered> {
+    async fn send(&self, outgoing: Outgoing, keys: &Keys) -> Result<(Response<Body>, bool), Delivered> {
         let call = Call::decode(outgoing.call.clone()).map_err(|error| misfit(&error))?;
-        let attempt = AttemptOf {
-            id: outgoing.id,
-            number: outgoing.attempt,
-            enqueued_at: outgoing.enqueued_at,
-        };
+        let attempt =
+            AttemptOf { id: outgoing.id, number: outgoing.attempt, enqueued_at: outgoing.enqueued_at };
         let body = Received::Whole(outgoing.body.clone());
         let mut request = call.request(body, &attempt, keys).map_err(|error| misfit(&error))?;
         let authority: Authority = call.authority.parse().map_err(|error| misfit(&error))?;
-        let cell = self.lead(&call, &authority, &outgoing.destination).await.map_err(|failure| failed(&failure))?;
+        let cell =
+            self.lead(&call, &authority, &outgoing.destination).await.map_err(|failure| failed(&failure))?;
         if !call.callback_of.is_empty() {
             let secret = self.key_for(&call.callback_of).await.ok_or_else(unsigned)?;
             let id = outgoing.id.to_string();
@@ -153,9 +147,16 @@ impl Outbound {
         policy.callback_secret.clone()
     }
 
-    async fn lead(&self, call: &Call, authority: &Authority, destination: &str) -> Result<Arc<Cell>, Failure> {
+    async fn lead(
+        &self,
+        call: &Call,
+        authority: &Authority,
+        destination: &str,
+    ) -> Result<Arc<Cell>, Failure> {
         match destination.parse::<DestinationKey>() {
-            Ok(key) if call.callback_of.is_empty() => self.find(&key).await.map_err(|error| Failure::from(&error)),
+            Ok(key) if call.callback_of.is_empty() => {
+                self.find(&key).await.map_err(|error| Failure::from(&error))
+            }
             _ => self.find_named(authority, 80).await,
         }
     }

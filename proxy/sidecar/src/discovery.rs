@@ -324,8 +324,13 @@ impl Discovery {
         let key = BackendKey::Address(addresses[0]);
         let client = Arc::new(BackendClient::new(key.clone(), Arc::new(outside(addresses)), &self.shared));
         lock(&self.outside).push(Arc::downgrade(&client));
-        let policy =
-            ServicePolicy { service: None, protocol: Protocol::Detect, rules: Vec::new(), backend: key, asynchronous: None };
+        let policy = ServicePolicy {
+            service: None,
+            protocol: Protocol::Detect,
+            rules: Vec::new(),
+            backend: key,
+            asynchronous: None,
+        };
         let target = Target::new(&policy, &self.shared, |_| Some(client.clone()));
         let named = DestinationKey::Address(addresses[0]);
         Reached { target: Arc::new(target), protocol: Protocol::Detect, outside: true, named }

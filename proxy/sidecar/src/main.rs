@@ -171,6 +171,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     });
     let shared = Shared::new(tls.clone(), metrics.with(request::metrics::Metrics::new), config.workers)
         .beside(&config.pod, config.identity(), config.inbound.port());
+    let admit = Arc::new(Admit::new(queues.clone(), &metrics));
     let parts = Parts {
         config: config.clone(),
         feed: handle,
@@ -181,15 +182,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
         metrics,
         observer: Arc::new(observer),
         cluster_domain: Domain::new(CLUSTER_DOMAIN)?,
-        admit: Arc::new(Admit::new(queues.clone())),
+        admit,
         messages: messages.clone(),
     };
     let policies = policies::follow(queues.clone(), parts.feed.clone());
     start_workers(&parts, jobs).await?;
     queues.open_what_was_left().await;
     tracing::info!(identity = %config.identity(), outbound = %config.outbound, inbound = %config.inbound, admin = %config.admin, "started");
-    let background =
-        [tokio::spawn(certifier.run()), tokio::spawn(feed.run()), tokio::spawn(admin.serve(admin_listener)), tokio::spawn(policies)];
+    let background = [
+        tokio::spawn(certifier.run()),
+        tokio::spawn(feed.run()),
+        tokio::spawn(admin.serve(admin_listener)),
+        tokio::spawn(policies),
+    ];
     stop(&config, &health, &drain, &queues, asked_to_stop).await?;
     for task in background {
         task.abort();

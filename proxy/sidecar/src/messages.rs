@@ -60,13 +60,15 @@ pub(crate) fn is_reserved(path: &str) -> bool {
 /// Reads what is asked: the id and what to do with it.
 fn read(method: &Method, path: &str) -> Result<(MessageId, Verb), Problem> {
     let unknown = || Problem::new(problem::UNKNOWN, format!("{path} is not /.tidegate/requests/ID"));
-    let rest = path.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("requests/")).ok_or_else(unknown)?;
+    let rest =
+        path.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("requests/")).ok_or_else(unknown)?;
     let (id, part) = match rest.split_once('/') {
         Some((id, "result")) => (id, "result"),
         Some(_) => return Err(unknown()),
         None => rest.strip_suffix(":redrive").map_or((rest, ""), |id| (id, "redrive")),
     };
-    let id: MessageId = id.parse().map_err(|_| Problem::new(problem::UNKNOWN, format!("{id:?} is not an id")))?;
+    let id: MessageId =
+        id.parse().map_err(|_| Problem::new(problem::UNKNOWN, format!("{id:?} is not an id")))?;
     match (part, method) {
         ("", &Method::GET | &Method::HEAD) => Ok((id, Verb::Status)),
         ("", &Method::DELETE) => Ok((id, Verb::Cancel)),
@@ -181,7 +183,9 @@ fn until_next(status: &Status) -> Duration {
 async fn cancel(queue: &Queue, id: MessageId) -> Result<Response<Body>, Problem> {
     queue.cancel(id).await.map_err(|error| match error {
         CancelError::Unknown => Problem::new(problem::UNKNOWN, format!("no request {id} is known here")),
-        CancelError::Running | CancelError::Ended(_) => Problem::new(problem::NOT_CANCELLED, error.to_string()),
+        CancelError::Running | CancelError::Ended(_) => {
+            Problem::new(problem::NOT_CANCELLED, error.to_string())
+        }
         CancelError::Failed(error) => failed(error),
     })?;
     let mut response = Response::new(Body::empty());
@@ -240,7 +244,9 @@ mod tests {
     fn a_path_says_which_message_and_what_to_do_with_it() {
         let id = "01900000-0001-7400-8000-00050a000007";
         let read = |method: Method, rest: &str| {
-            read(&method, &format!("/.tidegate/requests/{rest}")).map(|(_, verb)| verb).map_err(|p| p.kind.name)
+            read(&method, &format!("/.tidegate/requests/{rest}"))
+                .map(|(_, verb)| verb)
+                .map_err(|p| p.kind.name)
         };
         assert_eq!(read(Method::GET, id), Ok(Verb::Status));
         assert_eq!(read(Method::DELETE, id), Ok(Verb::Cancel));

@@ -271,13 +271,10 @@ fn span<B>(
         Direction::outbound => SpanKind::Client,
         Direction::inbound => SpanKind::Server,
     };
-    let builder = tracer
-        .span_builder(request.method().to_string())
-        .with_kind(kind)
-        .with_attributes([
-            KeyValue::new("http.request.method", request.method().to_string()),
-            KeyValue::new("url.path", request.uri().path().to_owned()),
-        ]);
+    let builder = tracer.span_builder(request.method().to_string()).with_kind(kind).with_attributes([
+        KeyValue::new("http.request.method", request.method().to_string()),
+        KeyValue::new("url.path", request.uri().path().to_owned()),
+    ]);
     let span = match parent {
         Parent::Above => builder.start_with_context(tracer, &named),
         Parent::Linked => {

@@ -35,11 +35,8 @@ use crate::page::{self, Chosen, View};
 use crate::queues::Queues;
 use query::Query;
 
-const BAD_QUERY: Kind = Kind {
-    name: "bad-query",
-    title: "The query cannot be understood",
-    status: StatusCode::BAD_REQUEST,
-};
+const BAD_QUERY: Kind =
+    Kind { name: "bad-query", title: "The query cannot be understood", status: StatusCode::BAD_REQUEST };
 const UNKNOWN_QUEUE: Kind =
     Kind { name: "unknown-queue", title: "No queue has this name", status: StatusCode::NOT_FOUND };
 const UNKNOWN_PATH: Kind =
@@ -57,7 +54,11 @@ const PAGE_MESSAGES: usize = 25;
 
 /// Whether a path of the admin port is answered here.
 pub(crate) fn is_ours(path: &str) -> bool {
-    path == "/" || path == "/queues" || path.starts_with("/queues/") || path.starts_with("/page/") || is_reserved(path)
+    path == "/"
+        || path == "/queues"
+        || path.starts_with("/queues/")
+        || path.starts_with("/page/")
+        || is_reserved(path)
 }
 
 /// Answers operators.
@@ -69,7 +70,6 @@ pub(crate) struct Operate {
 
 /// One queue, and the store that keeps it.
 struct Found {
-    durability: Durability,
     queue: Queue,
     view: QueueView,
 }
@@ -202,7 +202,7 @@ impl Operate {
                 let asked = query.durability.as_deref().is_none_or(|asked| asked == look::word(durability));
                 names.push(view.name.clone());
                 if view.name == name && asked {
-                    matching.push(Found { durability, queue: queue.clone(), view });
+                    matching.push(Found { queue: queue.clone(), view });
                 }
             }
         }
@@ -244,8 +244,10 @@ impl Operate {
         let chosen = overview.queues.iter().find(|listed| {
             listed.name == *name && durability.is_none_or(|durability| durability == listed.durability)
         });
-        let listed = chosen.ok_or_else(|| self.no_queue(name, &[]))?.clone();
-        let found = self.find(&Query { durability: Some(listed.durability.to_owned()), ..query.clone() }).await?;
+        let names = || overview.queues.iter().map(|listed| listed.name.clone()).collect::<Vec<_>>();
+        let listed = chosen.ok_or_else(|| self.no_queue(name, &names()))?.clone();
+        let found =
+            self.find(&Query { durability: Some(listed.durability.to_owned()), ..query.clone() }).await?;
         let query = Query { limit: PAGE_MESSAGES, ..query.clone() };
         let (messages, next) = look::messages(&found.queue, name, &query).await?;
         let part = query::word(query.part);

@@ -48,14 +48,18 @@ pub(crate) async fn follow(queues: Arc<Queues>, feed: FeedHandle) {
 
 /// Every policy of a snapshot.
 fn policies(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
-    snapshot.destinations.values().filter_map(|destination| match &**destination {
-        Destination::Service(policy) => Some(policy),
-        _ => None,
-    }).flat_map(|policy| {
-        let of_rules = policy.rules.iter().filter_map(|rule| match &*rule.action {
-            Action::Forward(forward) => forward.asynchronous.as_ref(),
-            Action::Fail { .. } => None,
-        });
-        of_rules.chain(&policy.asynchronous)
-    })
+    snapshot
+        .destinations
+        .values()
+        .filter_map(|destination| match &**destination {
+            Destination::Service(policy) => Some(policy),
+            _ => None,
+        })
+        .flat_map(|policy| {
+            let of_rules = policy.rules.iter().filter_map(|rule| match &*rule.action {
+                Action::Forward(forward) => forward.asynchronous.as_ref(),
+                Action::Fail { .. } => None,
+            });
+            of_rules.chain(&policy.asynchronous)
+        })
 }

@@ -141,7 +141,10 @@ impl Queues {
     pub(crate) async fn open_what_was_left(&self) {
         let left = self.place.directory.as_ref().is_some_and(|directory| store::is_used(directory));
         if left && let Err(problem) = self.open(Durability::Local).await {
-            tracing::error!(reason = problem.detail, "the queue's directory is not opened: its messages wait");
+            tracing::error!(
+                reason = problem.detail,
+                "the queue's directory is not opened: its messages wait"
+            );
         }
     }
 
@@ -168,7 +171,9 @@ impl Queues {
             (Durability::Memory, _) => (None, self.place.memory_bytes_max),
             (Durability::Local, Some(directory)) => (Some(directory.clone()), self.place.bytes_max),
             (Durability::Local, None) => {
-                return Err("the sidecar has no directory for durable messages (--queue-directory)".to_owned());
+                return Err(
+                    "the sidecar has no directory for durable messages (--queue-directory)".to_owned()
+                );
             }
         };
         let options = Options {

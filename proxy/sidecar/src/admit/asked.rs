@@ -32,7 +32,8 @@ impl Preference {
         let mut preference = Self::default();
         for part in parts(headers) {
             let part = part.split(';').next().unwrap_or_default();
-            let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
+            let (name, value) =
+                part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
             let name = name.trim();
             if name.eq_ignore_ascii_case("respond-async") {
                 preference.respond_async = true;
@@ -91,9 +92,14 @@ pub(crate) struct BadHeader {
 
 impl Asked {
     /// Reads the control headers; `key_header` names the ordering key's.
-    pub(crate) fn of(headers: &HeaderMap, key_header: Option<&str>, now: SystemTime) -> Result<Self, BadHeader> {
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        key_header: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Self, BadHeader> {
         let delay = once(headers, &DELAY)?.map(|text| after(&DELAY, text, now)).transpose()?;
-        let not_before = once(headers, &NOT_BEFORE)?.map(|text| moment(&NOT_BEFORE, text, now)).transpose()?;
+        let not_before =
+            once(headers, &NOT_BEFORE)?.map(|text| moment(&NOT_BEFORE, text, now)).transpose()?;
         if delay.is_some() && not_before.is_some() {
             return Err(bad(&DELAY, "Tidegate-Not-Before says it too: send one of them"));
         }
@@ -156,7 +162,12 @@ fn unquoted(text: &str) -> Result<String, BadHeader> {
             '"' => return Err(bad(&IDEMPOTENCY_KEY, "it has a quotation mark inside")),
             '\\' => match letters.next() {
                 Some(escaped @ ('"' | '\\')) => key.push(escaped),
-                _ => return Err(bad(&IDEMPOTENCY_KEY, "a backslash stands before something else (RFC 8941 §3.3.3)")),
+                _ => {
+                    return Err(bad(
+                        &IDEMPOTENCY_KEY,
+                        "a backslash stands before something else (RFC 8941 §3.3.3)",
+                    ));
+                }
             },
             letter => key.push(letter),
         }
@@ -175,7 +186,12 @@ fn moment(header: &HeaderName, text: &str, now: SystemTime) -> Result<SystemTime
     in_reach(header, text, now, time(header, text)?)
 }
 
-fn in_reach(header: &HeaderName, text: &str, now: SystemTime, at: SystemTime) -> Result<SystemTime, BadHeader> {
+fn in_reach(
+    header: &HeaderName,
+    text: &str,
+    now: SystemTime,
+    at: SystemTime,
+) -> Result<SystemTime, BadHeader> {
     if at > now + limits::MESSAGE_DELAY_MAX {
         let days = limits::MESSAGE_DELAY_MAX.as_secs() / (24 * 60 * 60);
         return Err(bad(header, format!("{text:?} is farther than {days} days away")));
@@ -203,19 +219,25 @@ mod tests {
 
     #[test]
     fn a_preference_is_read_among_others_and_taken_out_alone() {
-        let mut all = headers(&[("prefer", "return=minimal, Respond-Async, wait=10"), ("prefer", "handling=lenient")]);
+        let mut all =
+            headers(&[("prefer", "return=minimal, Respond-Async, wait=10"), ("prefer", "handling=lenient")]);
         let wait = Some(Duration::from_secs(10));
         assert_eq!(Preference::of(&all), Preference { respond_async: true, wait });
         strip_preference(&mut all);
         assert_eq!(all["prefer"], "return=minimal, handling=lenient");
-        assert_eq!(Preference::of(&headers(&[("prefer", "wait=1000000")])).wait, Some(limits::RESULT_WAIT_MAX));
+        assert_eq!(
+            Preference::of(&headers(&[("prefer", "wait=1000000")])).wait,
+            Some(limits::RESULT_WAIT_MAX)
+        );
         assert_eq!(Preference::of(&headers(&[("prefer", "wait=soon, async")])), Preference::default());
     }
 
     #[test]
     fn quoted_and_bare_idempotency_keys_are_equal() {
         let now = SystemTime::now();
-        let key = |text| Asked::of(&headers(&[("idempotency-key", text)]), None, now).map(|asked| asked.idempotency_key);
+        let key = |text| {
+            Asked::of(&headers(&[("idempotency-key", text)]), None, now).map(|asked| asked.idempotency_key)
+        };
         assert_eq!(key("\"a-1\"").unwrap(), key("a-1").unwrap());
         assert_eq!(key("\"a\\\"b\"").unwrap().unwrap(), "a\"b");
         for wrong in ["\"open", "\"\"", "\"a\\b\"", ""] {
@@ -227,8 +249,14 @@ mod tests {
     fn times_and_delays_are_read_and_far_ones_refused() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let asked = |name, value: &str| Asked::of(&headers(&[(name, value)]), None, now);
-        assert_eq!(asked("tidegate-delay", "PT1M30S").unwrap().not_before, Some(now + Duration::from_secs(90)));
-        assert_eq!(asked("tidegate-delay", "PT0.25S").unwrap().not_before, Some(now + Duration::from_millis(250)));
+        assert_eq!(
+            asked("tidegate-delay", "PT1M30S").unwrap().not_before,
+            Some(now + Duration::from_secs(90))
+        );
+        assert_eq!(
+            asked("tidegate-delay", "PT0.25S").unwrap().not_before,
+            Some(now + Duration::from_millis(250))
+        );
         let at = asked("tidegate-not-before", "2027-01-15T08:00:30Z").unwrap().not_before;
         assert_eq!(at, Some(now + Duration::from_secs(30)));
         assert!(asked("tidegate-expires", "2027-01-15T09:00:30+01:00").unwrap().expires.is_some());
@@ -249,6 +277,9 @@ mod tests {
     #[test]
     fn an_urgency_outside_its_range_is_the_default() {
         let urgency = |text| priority(&headers(&[("priority", text)]));
-        assert_eq!([urgency("u=0"), urgency("i, u=7"), urgency("u=8"), urgency("u=-1"), urgency("x")], [0, 7, 3, 3, 3]);
+        assert_eq!(
+            [urgency("u=0"), urgency("i, u=7"), urgency("u=8"), urgency("u=-1"), urgency("x")],
+            [0, 7, 3, 3, 3]
+        );
     }
 }

@@ -62,15 +62,15 @@ impl Admit {
             Err(problem) if problem.kind == problem::KEY_MISSING || problem.kind == problem::CREDENTIALS => {
                 return proxy.forward(Request::from_parts(parts, body.into())).await;
             }
-            Err(problem) => return Ok(answer.problem(problem)),
+            Err(problem) => return Ok(self.refuse(answer, problem)),
         };
         let (body, room) = match self.read(policy, &parts, body).await {
             Ok(read) => read,
-            Err(problem) => return Ok(answer.problem(problem)),
+            Err(problem) => return Ok(self.refuse(answer, problem)),
         };
         let ready = |parts, body, asked| Ready { parts, body, asked, _room: room };
         let told = |stored: Result<Response<Body>, Problem>| {
-            Ok(stored.unwrap_or_else(|problem| answer.problem(problem)))
+            Ok(stored.unwrap_or_else(|problem| self.refuse(answer, problem)))
         };
         if let Some(key) = &asked.key
             && self.waits_already(policy, going, key).await
@@ -79,7 +79,7 @@ impl Admit {
         }
         let running = match self.begin(going, &asked) {
             Ok(running) => running,
-            Err(problem) => return Ok(answer.problem(problem)),
+            Err(problem) => return Ok(self.refuse(answer, problem)),
         };
         let tried = attempt(proxy, &parts, &body).await;
         drop(running);

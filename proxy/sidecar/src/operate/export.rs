@@ -30,7 +30,9 @@ pub(super) async fn page(queue: &Queue, name: &str, query: &Query) -> Result<Res
         }
         let read = queue.export(name, query.part, before(id), 1).await.map_err(failed)?;
         // It may have gone meanwhile; then this is the one after it.
-        let Some(exported) = read.items.into_iter().find(|item| item.peeked.status.id == id) else { continue };
+        let Some(exported) = read.items.into_iter().find(|item| item.peeked.status.id == id) else {
+            continue;
+        };
         serde_json::to_writer(&mut text, &line(&exported)).unwrap_or_default();
         text.push(b'\n');
     }

@@ -59,7 +59,9 @@ mod tests {
         for ours in ["127.0.0.1:4191", "127.0.1.2", "localhost:9999", "LocalHost", "[::1]:4191"] {
             assert_eq!(misnamed(&headers(ours, None)), None, "{ours}");
         }
-        for theirs in ["evil.example:4191", "a", "localhost.evil.example", "", "127.0.0.1.evil.example", "u@h:1:2"] {
+        for theirs in
+            ["evil.example:4191", "a", "localhost.evil.example", "", "127.0.0.1.evil.example", "u@h:1:2"]
+        {
             assert!(misnamed(&headers(theirs, None)).is_some(), "{theirs}");
         }
         assert!(misnamed(&HeaderMap::new()).is_some());

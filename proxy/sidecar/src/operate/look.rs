@@ -61,13 +61,15 @@ impl Operate {
     pub(super) async fn message(&self, query: &Query) -> Result<Shown, Problem> {
         let id = query.id.as_deref();
         let id = id.ok_or_else(|| Problem::new(BAD_QUERY, "id= is needed"))?;
-        let id: MessageId =
-            id.parse().map_err(|_| Problem::new(BAD_QUERY, format!("id={id:?} is not the id of a message")))?;
+        let id: MessageId = id
+            .parse()
+            .map_err(|_| Problem::new(BAD_QUERY, format!("id={id:?} is not the id of a message")))?;
         let unknown = || Problem::new(problem::UNKNOWN, format!("no message {id} is known here"));
         let queue = self.queues.keeping(id).ok_or_else(unknown)?;
         let status = queue.status(id).await.map_err(failed)?.ok_or_else(unknown)?;
-                let page = queue.export(&status.queue, part_of(status.state), before(id), 1).await;
-        let found = page.ok().and_then(|page| page.items.into_iter().find(|item| item.peeked.status.id == id));
+        let page = queue.export(&status.queue, part_of(status.state), before(id), 1).await;
+        let found =
+            page.ok().and_then(|page| page.items.into_iter().find(|item| item.peeked.status.id == id));
         // One that has ended otherwise has nothing left but its status.
         Ok(found.map_or_else(|| ended(&status), |exported| whole(&exported)))
     }

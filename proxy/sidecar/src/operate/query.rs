@@ -147,7 +147,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_rather_than_left_out() {
-        for wrong in ["reason=Old", "status=abc", "before=soon", "part=all", "rate=-1", "rate=NaN", "stat=5", "since=-5m"] {
+        for wrong in [
+            "reason=Old",
+            "status=abc",
+            "before=soon",
+            "part=all",
+            "rate=-1",
+            "rate=NaN",
+            "stat=5",
+            "since=-5m",
+        ] {
             let said = read(wrong).unwrap_err();
             assert!(said.contains(wrong.split('=').next().unwrap()), "{said}");
         }

@@ -35,7 +35,8 @@ fn a_foreign_page_may_neither_post_nor_read_under_a_name_of_its_own() {
 
 #[test]
 fn a_button_leads_back_to_its_queue_and_says_what_it_did() {
-    let query = Query::read("queue=a%2Fb%2Fc&durability=local&part=dead&from=page", SystemTime::now()).unwrap();
+    let query =
+        Query::read("queue=a%2Fb%2Fc&durability=local&part=dead&from=page", SystemTime::now()).unwrap();
     let response = back(&query, "purged", Some(3));
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     assert_eq!(response.headers()[LOCATION], "/?queue=a%2Fb%2Fc&durability=local&part=dead&said=purged&n=3");

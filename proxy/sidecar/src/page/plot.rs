@@ -55,6 +55,9 @@ mod tests {
         assert!(!plot(&[], 60, "depth").into_string().contains("path"));
         assert!(!plot(&[0.0; 60], 60, "depth").into_string().contains("path"));
         let drawn = plot(&[1.0, f64::INFINITY, f64::NAN], 60, "a\"<b>").into_string();
-        assert!(drawn.contains("a&quot;&lt;b&gt;") && !drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+        assert!(
+            drawn.contains("a&quot;&lt;b&gt;") && !drawn.contains("NaN") && !drawn.contains("inf"),
+            "{drawn}"
+        );
     }
 }

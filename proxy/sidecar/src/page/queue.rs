@@ -220,7 +220,8 @@ fn attempts(attempts: &[Tried]) -> Markup {
 }
 
 fn ended(attempt: &Tried) -> String {
-    let status = attempt.status.map(|status| if attempt.grpc { format!("gRPC {status}") } else { status.to_string() });
+    let status =
+        attempt.status.map(|status| if attempt.grpc { format!("gRPC {status}") } else { status.to_string() });
     match (status, &attempt.error) {
         (Some(status), Some(error)) => format!("{status}: {error}"),
         (Some(status), None) => status,

@@ -77,8 +77,13 @@ fn message(text: &str) -> Shown {
 fn nothing_that_others_wrote_becomes_markup() {
     let evil = "\"><script>alert(1)</script><img src=x onerror='x'>&amp;";
     let queue = queue(evil);
-    let chosen =
-        Chosen { queue: queue.clone(), part: "dead", messages: vec![message(evil)], next: Some(7), later: true };
+    let chosen = Chosen {
+        queue: queue.clone(),
+        part: "dead",
+        messages: vec![message(evil)],
+        next: Some(7),
+        later: true,
+    };
     let mut overview = overview(vec![queue]);
     (overview.pod, overview.trouble) = (evil.to_owned(), Some(evil.to_owned()));
     let view = View { overview, chosen: Some(chosen), said: None };
@@ -93,14 +98,26 @@ fn nothing_that_others_wrote_becomes_markup() {
 #[test]
 fn a_page_says_depth_age_attempts_and_offers_what_can_be_done() {
     let queue = queue("shop/orders/http");
-    let chosen =
-        Chosen { queue: queue.clone(), part: "dead", messages: vec![message("POST /a")], next: None, later: false };
+    let chosen = Chosen {
+        queue: queue.clone(),
+        part: "dead",
+        messages: vec![message("POST /a")],
+        next: None,
+        later: false,
+    };
     let view = View { overview: overview(vec![queue]), chosen: Some(chosen), said: None };
     let text = body(&view).into_string();
     let parts = [
-        "dead letter full", "1 min 15 s", "never", "503: POST /a", "Redrive all 2", "Purge 2 dead letters",
+        "dead letter full",
+        "1 min 15 s",
+        "never",
+        "503: POST /a",
+        "Redrive all 2",
+        "Purge 2 dead letters",
         "/queues/purge?queue=shop%2Forders%2Fhttp&amp;durability=local&amp;part=dead&amp;from=page",
-        "Redrive this one", "Pause", "highest 5",
+        "Redrive this one",
+        "Pause",
+        "highest 5",
     ];
     for part in parts {
         assert!(text.contains(part), "no {part:?} in {text}");
@@ -121,7 +138,10 @@ fn answers_let_nothing_foreign_run_and_no_other_page_frame_them() {
     let answers = [page(&view), asset("/page/style.css").unwrap(), asset("/page/refresh.js").unwrap()];
     for answer in answers {
         let policy = answer.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(
+            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(answer.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
