@@ -1,10 +1,11 @@
-//! ask: one GET of an admin port, bounded in time and size.
+//! ask: one request to an admin port, bounded in time and size.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -12,15 +13,61 @@ use tokio::net::TcpStream;
 
 /// An admin port answers from memory: one that takes longer hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of an answer: the metrics of a large mesh, or the demo's list of ids, have a few MB.
+/// Bytes of an answer: the metrics of a large mesh have a few MB, a page of an export some twenty.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path with its query.
+    pub(crate) path: String,
+    /// How long the other side may wait before it answers (`Prefer: wait`), in seconds.
+    pub(crate) wait_seconds: Option<u64>,
+    /// How long the whole may take.
+    pub(crate) timeout: Duration,
+}
+
+impl Question {
+    /// One that is answered at once.
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), wait_seconds: None, timeout: ANSWER_TIMEOUT }
+    }
+}
 
 /// What was answered.
 pub(crate) struct Answer {
     /// The status.
     pub(crate) status: StatusCode,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
     /// The body.
-    pub(crate) text: String,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    /// A header's value; empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// Asks.
+///
+/// # Errors
+/// When there is no whole answer in time; any status is an answer.
+pub(crate) async fn ask(address: SocketAddr, question: &Question) -> anyhow::Result<Answer> {
+    let asked = tokio::time::timeout(question.timeout, exchange(address, question)).await;
+    asked
+        .with_context(|| format!("no answer within {} s", question.timeout.as_secs()))
+        .flatten()
+        .with_context(|| format!("http://{address}{}", question.path))
 }
 
 /// Asks for `path`.
@@ -28,34 +75,39 @@ pub(crate) struct Answer {
 /// # Errors
 /// When there is no whole answer within 3 s; any status is an answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    let asked = tokio::time::timeout(ANSWER_TIMEOUT, exchange(address, path)).await;
-    asked
-        .with_context(|| format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
-        .flatten()
-        .with_context(|| format!("http://{address}{path}"))
+    ask(address, &Question::new(Method::GET, path)).await
 }
 
 /// As [`get`], and anything but 200 is an error too.
 pub(crate) async fn text(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let answer = get(address, path).await?;
-    let said = answer.text.trim();
-    anyhow::ensure!(answer.status == StatusCode::OK, "http://{address}{path}: {}: {said}", answer.status);
-    Ok(answer.text)
+    let text = answer.text();
+    anyhow::ensure!(
+        answer.status == StatusCode::OK,
+        "http://{address}{path}: {}: {}",
+        answer.status,
+        text.trim()
+    );
+    Ok(text.into_owned())
 }
 
-async fn exchange(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+async fn exchange(address: SocketAddr, question: &Question) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect(address).await.context("cannot connect")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
+    let mut request = Request::builder()
+        .method(question.method.clone())
+        .uri(&question.path)
         .header(header::HOST, address.to_string())
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+        .header(header::CONNECTION, "close");
+    if let Some(seconds) = question.wait_seconds {
+        request = request.header("prefer", format!("wait={seconds}"));
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
-        anyhow::Ok(Answer { status, text: String::from_utf8_lossy(&body).into_owned() })
+        anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body })
     };
     // The connection is driven here and not in a task, so that nothing is left behind.
     let mut connection = std::pin::pin!(connection);

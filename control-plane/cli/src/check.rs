@@ -1,5 +1,6 @@
 //! check: is the controller there, is each proxy ready, does each hold what it was sent.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -44,7 +45,21 @@ struct Problem {
     line: usize,
     #[serde(default)]
     object: String,
+    #[serde(default)]
+    field: Option<String>,
     message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file, self.line)?;
+        for part in [self.object.as_str(), self.field.as_deref().unwrap_or_default()] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.message)
+    }
 }
 
 /// One connected proxy.
@@ -125,7 +140,7 @@ impl Check {
 }
 
 fn readiness(subject: String, answer: &ask::Answer) -> Finding {
-    let said = answer.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = answer.text().split_whitespace().collect::<Vec<_>>().join(" ");
     if answer.status == StatusCode::OK {
         return Finding::good(subject, said);
     }
@@ -135,14 +150,7 @@ fn readiness(subject: String, answer: &ask::Answer) -> Finding {
 
 fn manifests(admin: SocketAddr, problems: &[Problem]) -> Finding {
     let Some(first) = problems.first() else { return Finding::good("manifests", "no problems") };
-    let said = format!(
-        "{}, the first: {}:{}: {}: {}",
-        count(problems.len(), "problem"),
-        first.file,
-        first.line,
-        first.object,
-        first.message
-    );
+    let said = format!("{}, the first: {first}", count(problems.len(), "problem"));
     Finding::bad("manifests", said, format!("tidegate validate; all of them: curl http://{admin}/status"))
 }
 
@@ -160,8 +168,7 @@ fn held(proxy: &Proxy) -> Finding {
         return Finding::bad(subject, said, "is it older than the controller? upgrade it");
     }
     if behind > 0 {
-        let said =
-            format!("{} unacknowledged", count(usize::try_from(behind).unwrap_or(usize::MAX), "answer"));
+        let said = format!("{} unacknowledged", count(behind, "answer"));
         return Finding::bad(subject, said, "ask again; when it stays, see the proxy's log");
     }
     if !proxy.digest_ok {

@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod demo;
 mod figures;
+mod operate;
 mod print;
 mod validate;
 mod workload;
@@ -12,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at a Tidegate mesh from outside: at its manifests, at its processes, or at a whole one
-/// that it starts on this machine.
+/// Looks at a Tidegate mesh from outside: at its manifests, its processes, the queues and requests
+/// of a proxy, or at a whole mesh that it starts on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, max_term_width = 100)]
 struct Cli {
@@ -25,6 +26,10 @@ struct Cli {
 enum Command {
     Validate(validate::Validate),
     Check(check::Check),
+    Queue(operate::Queue),
+    #[command(name = "dlq")]
+    DeadLetter(operate::DeadLetter),
+    Request(operate::Request),
     Demo(demo::Demo),
     #[command(hide = true)]
     DemoWorkload(workload::Workload),
@@ -43,6 +48,9 @@ fn main() -> ExitCode {
         match command {
             Command::Validate(validate) => Ok(validate.run()),
             Command::Check(check) => check.run().await,
+            Command::Queue(queue) => queue.run().await,
+            Command::DeadLetter(dead_letter) => dead_letter.run().await,
+            Command::Request(request) => request.run().await,
             Command::Demo(demo) => demo.run().await,
             Command::DemoWorkload(workload) => workload.run().await,
         }

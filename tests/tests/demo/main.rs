@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod kept;
+mod queues;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -58,9 +61,10 @@ fn says(output: &Output, code: i32, sentences: &[&str]) {
 /// Whether nothing listens any more where the demo's programs did.
 #[track_caller]
 fn all_ended() {
-    for address in ["127.0.1.1:8086", "127.0.1.1:8087", "127.0.1.2:4140", "127.0.1.4:4143", "127.0.1.4:8080"]
-    {
-        assert!(std::net::TcpStream::connect(address).is_err(), "something still listens on {address}");
+    let pods = (2..=5).flat_map(|pod| [4140, 4143, 4191, 8080].map(|port| format!("127.0.1.{pod}:{port}")));
+    let controller = [8086, 8087].map(|port| format!("127.0.1.1:{port}"));
+    for address in pods.chain(controller) {
+        assert!(std::net::TcpStream::connect(&address).is_err(), "something still listens on {address}");
     }
 }
 
@@ -68,7 +72,7 @@ fn all_ended() {
 fn demo_proves_every_verdict_and_leaves_nothing_behind() {
     let _alone = alone();
     let sentences = [
-        "requests were answered 2xx",
+        "requests were answered 2xx: web's sidecar and its client agree",
         "POSTs was received exactly once, every GET at least once",
         "every sidecar proves the identity of its pod's service account",
         "receivers were asked by spiffe://cluster.local/ns/shop/sa/web alone",
@@ -105,7 +109,7 @@ fn demo_notices_an_unused_endpoint() {
 #[test]
 fn demo_notices_a_failed_request() {
     let _alone = alone();
-    let sentences = ["FAILED: 15 of 300 requests failed: 15 × 500"];
+    let sentences = ["FAILED: 15 of 300 requests failed: 15 × 5xx"];
     says(&tidegate(&["demo", "--requests", "300", "--fault", "failed-request"]), 1, &sentences);
     all_ended();
 }

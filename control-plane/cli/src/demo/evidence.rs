@@ -1,6 +1,9 @@
 //! evidence: what sidecars, receivers and the controller say after the traffic.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::pods::{CONTROLLER_ADMIN, PODS, Pod, RECEIVERS, WEB};
 use super::traffic::Sent;
@@ -14,6 +17,12 @@ const ATTEMPTS: &str = "tidegate_request_endpoint_attempts_total";
 const PEERS: &str = "tidegate_sidecar_peer_requests_total";
 /// Further attempts by reason.
 const RETRIES: &str = "tidegate_request_retries_total";
+/// Responses that ended, by direction and class of status (`2xx`).
+const RESPONSES: &str = "tidegate_request_responses_total";
+/// How long a sidecar may take to count a response whose end its client has seen.
+const COUNTED_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause between two looks at it.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What one pod's sidecar and application say.
 #[derive(Debug, Default)]
@@ -38,8 +47,10 @@ impl Receiver {
 pub(crate) struct Evidence {
     /// How many requests were to be sent.
     pub(crate) requests: u64,
-    /// How they were answered.
+    /// How they were answered, as whoever sent them saw it.
     pub(crate) sent: Sent,
+    /// Responses that web's sidecar gave, by class of status (`2xx`), as it counts them itself.
+    pub(crate) responses: BTreeMap<String, u64>,
     /// By the pod's name.
     pub(crate) receivers: BTreeMap<&'static str, Receiver>,
     /// Further attempts of web's sidecar by reason.
@@ -84,6 +95,29 @@ pub(crate) async fn successes(pod: Pod) -> anyhow::Result<u64> {
     Ok(attempts(&web, pod).remove("success").unwrap_or(0))
 }
 
+/// Responses that web's sidecar gave its application, by class of status.
+fn responses(web: &Figures) -> BTreeMap<String, u64> {
+    let class = |sample: &Sample| {
+        let outbound = sample.label("direction") == "outbound";
+        if outbound { sample.label("status").to_owned() } else { String::new() }
+    };
+    let mut sums = whole(web.by(RESPONSES, class));
+    sums.remove("");
+    sums
+}
+
+/// What web's sidecar counts once it counts what its client saw, or when the time for that is over.
+async fn counted(sent: &Sent) -> anyhow::Result<Figures> {
+    let end = Instant::now() + COUNTED_TIMEOUT;
+    loop {
+        let web = Figures::read(&ask::text(WEB.admin(), "/metrics").await?);
+        if responses(&web) == sent.classes || Instant::now() > end {
+            return Ok(web);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
 /// Collects what all say.
 ///
 /// # Errors
@@ -91,7 +125,8 @@ pub(crate) async fn successes(pod: Pod) -> anyhow::Result<u64> {
 pub(crate) async fn collect(evidence: &mut Evidence, unstarted: Option<Pod>) -> anyhow::Result<()> {
     evidence.identities = identities().await?;
     evidence.identities.retain(|pod, _| PODS.iter().any(|known| known.name == pod));
-    let web = Figures::read(&ask::text(WEB.admin(), "/metrics").await?);
+    let web = counted(&evidence.sent).await?;
+    evidence.responses = responses(&web);
     evidence.retries = whole(web.by(RETRIES, |sample| sample.label("reason").to_owned()));
     for pod in RECEIVERS {
         let sidecar = Figures::read(&ask::text(pod.admin(), "/metrics").await?);

@@ -87,7 +87,7 @@ impl Processes {
         loop {
             let said = match ask::get(address, path).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-                Ok(answer) => answer.text.split_whitespace().collect::<Vec<_>>().join(" "),
+                Ok(answer) => answer.text().split_whitespace().collect::<Vec<_>>().join(" "),
                 Err(error) => format!("{error:#}"),
             };
             self.none_ended()?;

@@ -78,7 +78,7 @@ impl Story {
                 counted.iter().map(|(what, number)| format!("{what} × {number}")).collect();
             if items.is_empty() { "none".to_owned() } else { items.join(", ") }
         };
-        println!("\nResponses to web: {}", spell(&evidence.sent.outcomes));
+        println!("\nResponses to web, as its sidecar counts them: {}", spell(&evidence.responses));
         println!("Retries by web's sidecar, by reason: {}\n", spell(&evidence.retries));
     }
 

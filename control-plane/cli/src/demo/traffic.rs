@@ -46,18 +46,20 @@ pub(crate) struct Plan {
 /// How the requests went.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    /// Answers by status, or by what happened instead of one.
-    pub(crate) outcomes: BTreeMap<String, u64>,
-    /// Requests that were answered 2xx.
-    pub(crate) answered: u64,
+    /// Answers by class of status (`2xx`).
+    pub(crate) classes: BTreeMap<String, u64>,
+    /// Requests without an answer, by what happened instead.
+    pub(crate) unanswered: BTreeMap<String, u64>,
 }
 
 impl Sent {
     /// Adds how others went.
     pub(crate) fn add(&mut self, other: Self) {
-        self.answered += other.answered;
-        for (outcome, number) in other.outcomes {
-            *self.outcomes.entry(outcome).or_default() += number;
+        for (class, number) in other.classes {
+            *self.classes.entry(class).or_default() += number;
+        }
+        for (why, number) in other.unanswered {
+            *self.unanswered.entry(why).or_default() += number;
         }
     }
 }
@@ -123,15 +125,13 @@ async fn client(
         let share = (id - plan.ids.start) as f64 / (plan.ids.end - plan.ids.start) as f64;
         let due = begun + plan.spread.mul_f64(share);
         tokio::time::sleep_until(due).await;
-        let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, one(&plan, &mut connection, id)).await {
-            Ok(Ok(status)) => {
-                sent.answered += u64::from(status.is_success());
-                status.as_u16().to_string()
-            }
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()),
-        };
-        *sent.outcomes.entry(outcome).or_default() += 1;
+        let (counts, what) =
+            match tokio::time::timeout(REQUEST_TIMEOUT, one(&plan, &mut connection, id)).await {
+                Ok(Ok(status)) => (&mut sent.classes, format!("{}xx", status.as_u16() / 100)),
+                Ok(Err(error)) => (&mut sent.unanswered, format!("{error:#}")),
+                Err(_) => (&mut sent.unanswered, format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
+            };
+        *counts.entry(what).or_default() += 1;
         bar.inc(1);
     }
 }

@@ -30,14 +30,24 @@ fn list(items: &[String]) -> String {
     }
 }
 
+/// By what web's sidecar counts; its client must have seen the same.
 fn answered(evidence: &Evidence) -> Verdict {
-    let (requests, answered) = (evidence.requests, evidence.sent.answered);
-    if answered == requests {
-        return Ok(format!("all {requests} requests were answered 2xx"));
+    let (requests, counted, seen) = (evidence.requests, &evidence.responses, &evidence.sent.classes);
+    let spell = |counts: &BTreeMap<String, u64>| -> Vec<String> {
+        counts.iter().map(|(what, number)| format!("{number} × {what}")).collect()
+    };
+    if counted != seen {
+        let (counted, seen) = (list(&spell(counted)), list(&spell(seen)));
+        return Err(format!("web's sidecar counted {counted} as answers, its client saw {seen}"));
     }
-    let others = evidence.sent.outcomes.iter().filter(|(outcome, _)| !outcome.starts_with('2'));
-    let others: Vec<String> = others.map(|(outcome, number)| format!("{number} × {outcome}")).collect();
-    Err(format!("{} of {requests} requests failed: {}", requests - answered, list(&others)))
+    let answered = counted.get("2xx").copied().unwrap_or(0);
+    if answered == requests && evidence.sent.unanswered.is_empty() {
+        return Ok(format!("all {requests} requests were answered 2xx: web's sidecar and its client agree"));
+    }
+    let mut others = counted.clone();
+    others.remove("2xx");
+    let others = [spell(&others), spell(&evidence.sent.unanswered)].concat();
+    Err(format!("{} of {requests} requests failed: {}", requests.saturating_sub(answered), list(&others)))
 }
 
 /// Every id was received; a POST once in all, whoever received it.

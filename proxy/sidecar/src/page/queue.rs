@@ -37,8 +37,10 @@ pub(super) fn card(listed: &Listed) -> Markup {
 
 fn state(listed: &Listed) -> Markup {
     html! {
-        @match (&listed.paused, &listed.blocked) {
+        @match (listed.paused, listed.blocked.as_deref()) {
             (Some(by), _) => span.chip.bad { "paused by " (by) },
+            (None, Some("rate")) => span.chip { "as fast as its policy lets it" },
+            (None, Some("concurrency")) => span.chip { "as many at once as its policy lets it" },
             (None, Some(why)) => span.chip.bad { (why.replace('_', " ")) },
             (None, None) => span.chip.good { "ok" },
         }
@@ -59,11 +61,11 @@ fn plots(listed: &Listed) -> Markup {
     html! {
         div.plots {
             figure {
-                figcaption { "Depth" span.faint { "highest " (format!("{:.0}", highest(&depth))) } }
+                figcaption { "Depth, last " (minutes) " min" span.faint { "highest " (format!("{:.0}", highest(&depth))) } }
                 (plot(&depth, slots, &format!("Depth over the last {minutes} minutes, now {}", listed.depth)))
             }
             figure.age {
-                figcaption { "Oldest" span.faint { "highest " (span(highest(&age))) } }
+                figcaption { "Oldest, last " (minutes) " min" span.faint { "highest " (span(highest(&age))) } }
                 (plot(&age, slots, &format!("Age of the oldest message over the last {minutes} minutes")))
             }
         }
@@ -80,6 +82,10 @@ fn figures(listed: &Listed) -> Markup {
     html! {
         dl {
             (figure("Depth", &listed.depth.to_string()))
+            div.bad[listed.dead_letters > 0] {
+                dt { "Dead" }
+                dd { a href=(to("/", listed, &[("part", "dead")])) { (listed.dead_letters) } }
+            }
             (figure("Size", &bytes(listed.bytes)))
             (figure("Oldest", &listed.oldest_age_seconds.map_or_else(|| "-".to_owned(), span)))
             (figure("In flight", &listed.in_flight.to_string()))
@@ -89,10 +95,6 @@ fn figures(listed: &Listed) -> Markup {
             (figure("Out/s", &format!("{:.1}", listed.completions_per_second)))
             (figure("In/out", &used))
             (figure("Empty in", &drains))
-            div.bad[listed.dead_letters > 0] {
-                dt { "Dead" }
-                dd { a href=(to("/", listed, &[("part", "dead")])) { (listed.dead_letters) } }
-            }
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::demo::evidence::Receiver;
 /// Ten requests that went as they should: 0, 4 and 8 are POSTs.
 fn evidence() -> Evidence {
     let mut evidence = Evidence { requests: 10, before_restart: Some(1), ..Evidence::default() };
-    evidence.sent.answered = 10;
+    evidence.sent.classes = [("2xx".to_owned(), 10)].into();
+    evidence.responses = evidence.sent.classes.clone();
     evidence.identities = PODS.iter().map(|pod| (pod.name.to_owned(), pod.identity())).collect();
     let share =
         [("orders-1", &[0, 4][..], &[2, 3][..]), ("orders-2", &[8], &[5, 7]), ("prices", &[], &[1, 6, 9])];
@@ -48,9 +49,18 @@ fn a_request_that_nobody_received_is_named() {
 #[test]
 fn a_failed_request_is_named_with_its_status() {
     let mut evidence = evidence();
-    evidence.sent.answered = 8;
-    evidence.sent.outcomes = [("200".to_owned(), 8), ("500".to_owned(), 2)].into();
-    assert_eq!(failures(&evidence), ["2 of 10 requests failed: 2 × 500"]);
+    evidence.sent.classes = [("2xx".to_owned(), 7), ("5xx".to_owned(), 2)].into();
+    evidence.sent.unanswered = [("no answer".to_owned(), 1)].into();
+    evidence.responses = evidence.sent.classes.clone();
+    assert_eq!(failures(&evidence), ["3 of 10 requests failed: 2 × 5xx and 1 × no answer"]);
+}
+
+#[test]
+fn answers_that_the_sidecar_did_not_count_are_named() {
+    let mut evidence = evidence();
+    evidence.responses = [("2xx".to_owned(), 9)].into();
+    let sentence = "web's sidecar counted 9 × 2xx as answers, its client saw 10 × 2xx";
+    assert_eq!(failures(&evidence), [sentence]);
 }
 
 #[test]

@@ -1,0 +1,226 @@
+//! dead_letter: `tidegate dlq`, what could not be delivered, and bringing it back.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+
+use super::documents::{Message, Named};
+use super::filter::{Filter, Part};
+use super::queue::{Page, chosen, list};
+use super::{At, export, message, path, print_json, read};
+use crate::print::{BAD, paint, plain, show, table};
+
+/// How often a redrive under way is looked at.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Looks at dead letters, and brings them back.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A message is in the dead letter because its receiver refused it for good (NonRetryable, Gone), its
+attempts or its time were used up (Exhausted, Expired), or it cannot be sent (Misconfigured,
+Damaged). Redriven, it keeps its id, joins the tail of its lane and has fresh attempts.
+
+Examples:
+  tidegate dlq ls                                          which queues have any
+  tidegate dlq ls shop/orders-async --filter reason=Exhausted
+  tidegate dlq show 019a91c2-7d3e-7400-8000-00050a000007   its attempts
+  tidegate dlq redrive 019a91c2-7d3e-7400-8000-00050a000007
+  tidegate dlq redrive shop/orders-async --rate 50 --filter status=503
+  tidegate dlq export shop/orders-async --to dead.ndjson   before `queue purge --part dead`")]
+pub(crate) struct DeadLetter {
+    #[command(flatten)]
+    at: At,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Queues with dead letters, or the dead letters of one queue.
+    Ls(Ls),
+    /// One message, its attempts and what it was; never its credentials.
+    Show(Show),
+    /// Bring dead letters back into their queue.
+    Redrive(Redrive),
+    /// Copy dead letters with their bodies as NDJSON, a line each; they stay where they are.
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Ls {
+    /// The queue.
+    queue: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the page before ended.
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// The message's id.
+    id: String,
+}
+
+#[derive(Debug, Args)]
+struct Redrive {
+    /// The queue, or the id of one message.
+    #[arg(value_name = "QUEUE|ID")]
+    what: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Messages a second. Default: as fast as they can be written.
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+    /// Do not wait for the end: the proxy goes on by itself, `queue ls -o json` says how far it is.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The queue.
+    queue: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// A new file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "a number of messages a second above 0 is expected".to_owned())
+}
+
+/// Whether it is an id and not the name of a queue, which has slashes.
+fn is_id(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+impl DeadLetter {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let at = &self.at;
+        match self.command {
+            Command::Ls(ls) => ls.run(at).await?,
+            Command::Show(show) => {
+                let answer = at.get(path("/queues/message", &[("id", &show.id)])).await?;
+                if at.is_json() {
+                    print_json(&answer)?;
+                } else {
+                    message::whole(&read::<Message>(&answer)?);
+                }
+            }
+            Command::Redrive(redrive) if is_id(&redrive.what) => redrive.one(at).await?,
+            Command::Redrive(redrive) => redrive.all(at).await?,
+            Command::Export(export) => {
+                let queue = at.find(&export.queue).await?;
+                export::run(at, &queue, Part::Dead, &export.filter, export.to).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Ls {
+    async fn run(&self, at: &At) -> anyhow::Result<()> {
+        let Some(queue) = &self.queue else { return self.queues(at).await };
+        let after = self.after.map(|after| after.to_string()).unwrap_or_default();
+        let page = Page { part: Part::Dead, filter: &self.filter, limit: self.limit, after: &after };
+        list(at, queue, &page).await
+    }
+
+    async fn queues(&self, at: &At) -> anyhow::Result<()> {
+        if !self.filter.is_empty() || self.after.is_some() {
+            bail!("--filter and --after need the name of a queue");
+        }
+        let (queues, answer) = at.queues().await?;
+        if at.is_json() {
+            return print_json(&answer);
+        }
+        let dead: Vec<&Named> = queues.queues.iter().filter(|queue| queue.dead_letters > 0).collect();
+        if let Some(why) = &queues.trouble {
+            println!("{}", paint(BAD, &format!("the queue's directory is not open: {}", plain(why))));
+        }
+        if dead.is_empty() {
+            println!("no dead letters");
+            return Ok(());
+        }
+        let mut rows = table(&["queue", "kept", "dead letters", "state"]);
+        for queue in dead {
+            let state = queue.blocked.as_deref().unwrap_or("ok");
+            let number = queue.dead_letters.to_string();
+            rows.add_row([plain(&queue.name), plain(&queue.durability), number, plain(state)]);
+        }
+        show(&rows);
+        Ok(())
+    }
+}
+
+impl Redrive {
+    async fn one(&self, at: &At) -> anyhow::Result<()> {
+        if self.rate.is_some() || !self.filter.is_empty() {
+            bail!("--rate and --filter are for a whole queue");
+        }
+        let answer = at.change(format!("/.tidegate/requests/{}:redrive", self.what)).await?;
+        if at.is_json() {
+            return print_json(&answer);
+        }
+        println!("{}: back in its queue", plain(&self.what));
+        Ok(())
+    }
+
+    async fn all(&self, at: &At) -> anyhow::Result<()> {
+        let queue = at.find(&self.what).await?;
+        let rate = self.rate.map(|rate| rate.to_string()).unwrap_or_default();
+        let mut query = chosen(&queue, Part::Dead, &self.filter);
+        query.push(("rate", &rate));
+        let answer = at.change(path("/queues/redrive", &query)).await?;
+        if self.no_wait {
+            if at.is_json() {
+                return print_json(&answer);
+            }
+            println!("{}: being redriven, dead letters: {}", plain(&queue.name), queue.dead_letters);
+            return Ok(());
+        }
+        let bar = export::bar(at, queue.dead_letters, "redriven");
+        let now = loop {
+            let now = at.find(&queue.spelled()).await?;
+            bar.set_position(queue.dead_letters.saturating_sub(now.dead_letters));
+            if !now.redriving {
+                break now;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        };
+        bar.finish_and_clear();
+        let (before, left) = (queue.dead_letters, now.dead_letters);
+        if at.is_json() {
+            let done =
+                serde_json::json!({ "queue": queue.name, "deadLettersBefore": before, "deadLetters": left });
+            println!("{done}");
+        } else {
+            println!("{}: redriven; dead letters before: {before}, now: {left}", plain(&queue.name));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_told_from_the_name_of_a_queue() {
+        assert!(is_id("01900000-0001-7400-8000-00050a000007"));
+        assert!(!is_id("shop/orders-async/orders.shop.svc:80"));
+        assert!(rate("0").is_err() && rate("-1").is_err() && rate("NaN").is_err());
+        assert_eq!(rate("0.5"), Ok(0.5));
+    }
+}

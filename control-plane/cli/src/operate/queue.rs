@@ -1,0 +1,293 @@
+//! queue: `tidegate queue`, the messages that wait and how fast they go.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
+
+use super::documents::{Messages, Named, Purged, Queues};
+use super::filter::{Filter, Part};
+use super::{At, export, message, path, print_json, read};
+use crate::print::{BAD, FAINT, bytes, count, paint, plain, show, span, table};
+
+/// Looks at the queues of one proxy, and stops, empties or copies them.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A queue's name is NAMESPACE/POLICY/DESTINATION, as `queue ls` prints it; NAMESPACE/POLICY does where
+the policy has one queue. Every command speaks to one proxy: the one beside the callers.
+
+Examples:
+  tidegate queue ls                                        depth, age, rates, why nothing goes
+  tidegate queue peek shop/orders-async                    the first messages that wait
+  tidegate queue peek shop/orders-async --filter since=15m --limit 100 -o json
+  tidegate queue pause shop/orders-async                   accepts on, delivers nothing
+  tidegate queue resume shop/orders-async
+  tidegate queue export shop/orders-async --to waiting.ndjson
+  tidegate queue purge shop/orders-async --filter key=customer-7
+  kubectl -n shop port-forward web-0 4191 & tidegate queue ls")]
+pub(crate) struct Queue {
+    #[command(flatten)]
+    at: At,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The queues: how much waits, how old it is, how fast it comes and goes.
+    Ls,
+    /// Messages of a queue in the order of acceptance, without their bodies.
+    Peek(Peek),
+    /// Deliver nothing of a queue from now on. It is still filled; attempts under way end.
+    Pause(Which),
+    /// Deliver it again.
+    Resume(Which),
+    /// Throw messages away for good: no attempt, no dead letter.
+    Purge(Purge),
+    /// Copy messages with their bodies as NDJSON, a line each; they stay where they are.
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The queue.
+    queue: String,
+}
+
+#[derive(Debug, Args)]
+struct Peek {
+    /// The queue.
+    queue: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Which of its messages.
+    #[arg(long, value_enum, default_value_t = Part::Waiting)]
+    part: Part,
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Go on where the page before ended.
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Purge {
+    /// The queue.
+    queue: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Which of its messages.
+    #[arg(long, value_enum, default_value_t = Part::Waiting)]
+    part: Part,
+    /// Do not ask first.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The queue.
+    queue: String,
+    #[command(flatten)]
+    filter: Filter,
+    /// Which of its messages.
+    #[arg(long, value_enum, default_value_t = Part::Waiting)]
+    part: Part,
+    /// A new file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+impl Queue {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let at = &self.at;
+        match self.command {
+            Command::Ls => ls(at).await?,
+            Command::Peek(peek) => {
+                let after = peek.after.map(|after| after.to_string()).unwrap_or_default();
+                let page = Page { part: peek.part, filter: &peek.filter, limit: peek.limit, after: &after };
+                list(at, &peek.queue, &page).await?;
+            }
+            Command::Pause(which) => pause(at, &which.queue, true).await?,
+            Command::Resume(which) => pause(at, &which.queue, false).await?,
+            Command::Purge(purge) => purge.run(at).await?,
+            Command::Export(export) => {
+                let queue = at.find(&export.queue).await?;
+                export::run(at, &queue, export.part, &export.filter, export.to).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn ls(at: &At) -> anyhow::Result<()> {
+    let (queues, answer) = at.queues().await?;
+    if at.is_json() {
+        return print_json(&answer);
+    }
+    if queues.queues.is_empty() {
+        println!("no queues: no request was taken in yet");
+    } else {
+        let mut rows = table(&[
+            "queue",
+            "kept",
+            "depth",
+            "size",
+            "oldest",
+            "in flight",
+            "dead",
+            "in/s",
+            "out/s",
+            "empty in",
+            "state",
+        ]);
+        for queue in &queues.queues {
+            rows.add_row(row(queue));
+        }
+        show(&rows);
+    }
+    stores(&queues);
+    Ok(())
+}
+
+fn row(queue: &Named) -> [String; 11] {
+    let dead = queue.dead_letters.to_string();
+    let drains = match queue.drain_estimate_seconds {
+        _ if queue.depth == 0 => "-".to_owned(),
+        Some(seconds) => span(seconds),
+        None => "never".to_owned(),
+    };
+    let state = match (&queue.paused, &queue.blocked) {
+        (Some(by), _) => paint(BAD, &format!("paused by {}", plain(by))),
+        // As fast as its policy lets it: nothing is wrong.
+        (None, Some(why)) if matches!(why.as_str(), "rate" | "concurrency") => format!("at its {why}"),
+        (None, Some(why)) => paint(BAD, &plain(why)),
+        (None, None) => "ok".to_owned(),
+    };
+    let state = match queue.quarantined {
+        0 => state,
+        damaged => format!("{state}, {}", paint(BAD, &format!("{damaged} damaged"))),
+    };
+    [
+        plain(&queue.name),
+        plain(&queue.durability),
+        queue.depth.to_string(),
+        bytes(queue.bytes),
+        queue.oldest_age_seconds.map_or_else(|| "-".to_owned(), span),
+        queue.in_flight.to_string(),
+        if queue.dead_letters > 0 { paint(BAD, &dead) } else { dead },
+        format!("{:.1}", queue.arrivals_per_second),
+        format!("{:.1}", queue.completions_per_second),
+        drains,
+        state,
+    ]
+}
+
+fn stores(queues: &Queues) {
+    for store in &queues.stores {
+        let said =
+            format!("{}: {} of {}", plain(&store.durability), bytes(store.bytes), bytes(store.bytes_max));
+        println!("{}", paint(FAINT, &said));
+        if let Some(why) = &store.full {
+            println!("{}", paint(BAD, &format!("the store is full, nothing is taken in: {}", plain(why))));
+        }
+        if let Some(why) = &store.poisoned {
+            let said = format!("the store cannot be trusted; restart the proxy: {}", plain(why));
+            println!("{}", paint(BAD, &said));
+        }
+    }
+    if let Some(why) = &queues.trouble {
+        println!("{}", paint(BAD, &format!("the queue's directory is not open: {}", plain(why))));
+    }
+}
+
+/// Which messages are listed.
+pub(super) struct Page<'a> {
+    pub(super) part: Part,
+    pub(super) filter: &'a Filter,
+    pub(super) limit: u32,
+    pub(super) after: &'a str,
+}
+
+/// Prints a page of a queue's messages.
+pub(super) async fn list(at: &At, queue: &str, page: &Page<'_>) -> anyhow::Result<()> {
+    let queue = at.find(queue).await?;
+    let limit = page.limit.to_string();
+    let mut query = chosen(&queue, page.part, page.filter);
+    query.extend([("limit", limit.as_str()), ("after", page.after)]);
+    let answer = at.get(path("/queues/messages", &query)).await?;
+    if at.is_json() {
+        return print_json(&answer);
+    }
+    let listed: Messages = read(&answer)?;
+    message::list(&listed.messages);
+    if let Some(next) = listed.next {
+        println!("{}", paint(FAINT, &format!("there may be more: --after {next}")));
+    }
+    Ok(())
+}
+
+/// The query that chooses messages.
+pub(super) fn chosen<'a>(queue: &'a Named, part: Part, filter: &'a Filter) -> Vec<(&'a str, &'a str)> {
+    let queue =
+        [("queue", queue.name.as_str()), ("durability", queue.durability.as_str()), ("part", part.as_str())];
+    queue.into_iter().chain(filter.query()).collect()
+}
+
+async fn pause(at: &At, queue: &str, paused: bool) -> anyhow::Result<()> {
+    let queue = at.find(queue).await?;
+    let resource = if paused { "/queues/pause" } else { "/queues/resume" };
+    let query = [("queue", queue.name.as_str()), ("durability", queue.durability.as_str())];
+    let answer = at.change(path(resource, &query)).await?;
+    if at.is_json() {
+        return print_json(&answer);
+    }
+    let said = if paused { "paused: it is filled and not delivered" } else { "resumed" };
+    println!("{}: {said}; waiting: {}", plain(&queue.name), count(queue.depth, "message"));
+    if !paused && queue.paused.as_deref() == Some("policy") {
+        println!("its policy still says paused: true");
+    }
+    Ok(())
+}
+
+impl Purge {
+    async fn run(&self, at: &At) -> anyhow::Result<()> {
+        let queue = at.find(&self.queue).await?;
+        let (number, kind) = match self.part {
+            Part::Waiting => (queue.depth, "waiting"),
+            Part::Dead => (queue.dead_letters, "dead"),
+            Part::Quarantined => (queue.quarantined, "damaged"),
+        };
+        let of = if self.filter.is_empty() { "all" } else { "those chosen of" };
+        let what = format!("{of} {number} {kind} messages of {}", plain(&queue.name));
+        if !self.yes {
+            confirm(&what)?;
+        }
+        let query = chosen(&queue, self.part, &self.filter);
+        let bar = export::spinner(at, "purging");
+        let done = at.change(path("/queues/purge", &query)).await;
+        bar.finish_and_clear();
+        let Purged { purged } = read(&done?)?;
+        if at.is_json() {
+            println!("{}", serde_json::json!({ "queue": queue.name, "purged": purged }));
+        } else {
+            println!("{}: {} purged", plain(&queue.name), count(purged, "message"));
+        }
+        Ok(())
+    }
+}
+
+/// Asks whoever sits at the terminal.
+fn confirm(what: &str) -> anyhow::Result<()> {
+    let stdin = std::io::stdin();
+    ensure!(stdin.is_terminal(), "this would throw away {what}: say --yes where nobody can be asked");
+    eprint!("Throw away {what}? They are neither delivered nor kept. Type yes: ");
+    std::io::stderr().flush().context("cannot ask")?;
+    let mut said = String::new();
+    stdin.lock().read_line(&mut said).context("cannot read the answer")?;
+    ensure!(matches!(said.trim(), "yes" | "y"), "nothing was thrown away");
+    Ok(())
+}
