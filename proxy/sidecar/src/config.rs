@@ -116,7 +116,8 @@ pub(crate) struct Config {
     /// Takes incoming connections.
     #[arg(long, env = "TIDEGATE_INBOUND", default_value = "0.0.0.0:4143")]
     pub(crate) inbound: SocketAddr,
-    /// Answers /live, /ready and /metrics to all, /config, /log-level and /shutdown to loopback.
+    /// Answers /live, /ready and /metrics to all; to loopback /config, /log-level, /shutdown, a page at
+    /// / and /queues.
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:4191")]
     pub(crate) admin: SocketAddr,
     /// Threads that carry traffic.

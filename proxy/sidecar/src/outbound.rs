@@ -5,6 +5,8 @@
 //! says by its original address where it wants to go; one that was opened to this proxy says it in
 //! each request, by an absolute URI or `Host`.
 
+mod passing;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +20,6 @@ use request::backend::{OpenStream, Shared};
 use request::body::{Body, Received};
 use request::deliver::authority_of;
 use request::drain::Drain;
-use request::forward::{Passage, forward};
 use request::metrics::Direction;
 use request::outcome::{Cause, Failure, is_grpc};
 use request::server::{HttpVersion, Reset, serve};
@@ -31,8 +32,10 @@ use crate::authority::{self, External, Meant};
 use crate::carry::{Carrier, Held};
 use crate::discovery::{Cell, Discovery, Reached, Unreachable};
 use crate::first_word::{FirstWord, FirstWordError, first_word};
-use crate::messages::{self, Asker, Messages};
+use crate::messages::{self, Messages};
 use crate::observe::SharedObserver;
+
+use passing::Passing;
 
 /// What all outgoing connections of a worker share.
 pub(crate) struct Outbound {
@@ -252,24 +255,6 @@ impl Outbound {
         }
     }
 
-    /// What became of a message: known here, or to the sidecar that keeps it.
-    async fn reserved(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let Some(holder) = self.messages.kept_elsewhere(&request) else {
-            return Ok(self.messages.answer(request, &Asker::Ourselves).await);
-        };
-        let address = SocketAddr::new(holder.into(), messages::PORT);
-        let (authority, key) = (authority_of(address), DestinationKey::Address(address));
-        let cell = self.find(&key).await.map_err(|unreachable| Failure::from(&unreachable))?;
-        let now = cell.now();
-        let reached = now.as_ref().as_ref().map_err(Failure::from)?;
-        if reached.outside {
-            let details = format!("the pod {holder} that keeps this request is not of the mesh");
-            return Err(Failure::new(Cause::UnknownDestination, details));
-        }
-        let passing = Passing { outbound: self, authority: &authority, reached, redirected: false };
-        passing.forward(request.map(Received::from)).await
-    }
-
     /// The destination that a request names.
     pub(crate) async fn find_named(
         &self,
@@ -393,27 +378,5 @@ impl Session {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::OK;
         Ok(response)
-    }
-}
-
-/// A request on its synchronous way.
-struct Passing<'a> {
-    outbound: &'a Outbound,
-    authority: &'a Authority,
-    reached: &'a Reached,
-    redirected: bool,
-}
-
-impl Proxy for Passing<'_> {
-    async fn forward(&self, request: Request<Received>) -> Result<Response<Body>, Failure> {
-        let passage = Passage {
-            shared: &self.outbound.shared,
-            authority: self.authority,
-            absolute_form: self.redirected,
-            drain: &self.outbound.drain,
-            tell_way: self.outbound.observer.is_on(),
-            retries: true,
-        };
-        forward(&self.reached.target, request, &passage).await
     }
 }
