@@ -79,8 +79,7 @@ fn copy_when_woken(connection: &Connection, woken: &Receiver<()>, shared: &Share
 fn copy(connection: &Connection, shared: &Shared) {
     let copied = connection.query_row(sql::CHECKPOINT, [], |_| Ok(()));
     if let Err(error) = copied {
-        let harmless =
-            [ErrorCode::DiskFull, ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked].map(Some);
+        let harmless = [ErrorCode::DiskFull, ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked].map(Some);
         if !harmless.contains(&error.sqlite_error_code()) {
             shared.poison(&format!("a checkpoint failed: {}", described(&error)));
         }

@@ -121,8 +121,8 @@ impl Content {
 
     /// As [`Content::check`], for a head of which only the first pieces were read.
     pub(crate) fn check_head(&self, fixed: &Fixed, bytes: u32) -> bool {
-        (bytes as usize).checked_sub(self.head.len()).is_some_and(|body_bytes| {
-            fixed.head_sum(&self.head, body_bytes) == self.head_sum
-        })
+        (bytes as usize)
+            .checked_sub(self.head.len())
+            .is_some_and(|body_bytes| fixed.head_sum(&self.head, body_bytes) == self.head_sum)
     }
 }

@@ -210,7 +210,7 @@ impl Rebuild {
             self.seal();
             self.id = id;
         }
-        let offset = row as usize & GENERATION_ROWS_MAX;
+        let offset = usize::try_from(row as u64 & GENERATION_ROWS_MAX as u64).unwrap_or(0);
         self.prints.push((Print::of(key), offset));
         self.until = self.until.max(until);
     }
@@ -234,3 +234,6 @@ impl Rebuild {
         self.made.next = self.id + 1;
     }
 }
+
+#[cfg(test)]
+mod tests;

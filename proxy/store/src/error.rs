@@ -38,7 +38,9 @@ pub enum OpenError {
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
     /// Its format is another one.
-    #[error("{directory} has format {found}, this program reads format {known}: use the version that wrote it")]
+    #[error(
+        "{directory} has format {found}, this program reads format {known}: use the version that wrote it"
+    )]
     Version {
         /// The directory.
         directory: PathBuf,

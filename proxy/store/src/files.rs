@@ -99,8 +99,7 @@ impl Directory {
 
     /// Sets `bytes` aside; `false` when there is no room.
     pub(crate) fn hold_ballast(&self, bytes: u64) -> io::Result<bool> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(self.file(BALLAST))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.file(BALLAST))?;
         if file.metadata()?.len() == bytes {
             return Ok(true);
         }

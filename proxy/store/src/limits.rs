@@ -1,5 +1,7 @@
 //! limits: every bound of the store, with its unit, its reason and what happens at its edge.
 
+#![allow(clippy::cast_possible_truncation, reason = "constants whose values are seen below")]
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -11,6 +13,8 @@ pub const FORMAT: i64 = 1;
 pub const APPLICATION: i64 = 0x5444_4754;
 /// Bytes of a page. Three messages of 1 KiB fit one; the kernel tears at its own page of the same size.
 pub const PAGE_BYTES: u64 = 4 * KIB;
+/// The same, for buffers.
+pub const PAGE_LENGTH: usize = PAGE_BYTES as usize;
 /// Bytes a frame of the file for writing ahead takes beside its page (SQLite file format §4.1).
 pub const FRAME_HEAD_BYTES: u64 = 24;
 /// Bytes of the largest piece a body is cut into, so that no row makes SQLite hold a whole body twice.
@@ -32,9 +36,9 @@ pub const WRITER_CACHE_KIB: i64 = 4 * KIB as i64;
 pub const READER_CACHE_KIB: i64 = 512;
 /// KiB of pages the checkpointing connection keeps: it reads one row.
 pub const CHECKPOINT_CACHE_KIB: i64 = 16;
-/// Milliseconds SQLite waits for a lock of its own threads. One that lasts longer is an outsider's:
-/// then nothing was written and it is told as full.
-pub const BUSY_MS: u64 = 5_000;
+/// Milliseconds SQLite waits for a lock, of a reader mostly, whose transactions are shorter. One that lasts
+/// longer is an outsider's: then nothing was written, and that is told as full.
+pub const BUSY_MS: u64 = 500;
 
 // ---- what is on its way -------------------------------------------------------------------------
 
@@ -64,18 +68,22 @@ pub const WAL_SHARE: u64 = 8;
 pub const WAL_BYTES_MAX: u64 = 64 * MIB;
 /// ...and never less than this: some batches must fit.
 pub const WAL_BYTES_MIN: u64 = 2 * MIB;
-/// The background checkpoint begins when this part of the bound waits for it.
-pub const WAL_BACKGROUND_SHARE: u64 = 4;
+/// The background checkpoint begins when this part of the bound waits for it: half the ballast, so that on
+/// a full disk what was written ahead still fits the database once the ballast is given back.
+pub const WAL_BACKGROUND_SHARE: u64 = 8;
 /// The writer makes the last steps itself, so that the file begins again, from this part of the bound...
 pub const WAL_RESTART_SHARE: u64 = 2;
 /// ...if no more than this part is left to copy.
 pub const WAL_TAIL_SHARE: u64 = 16;
+/// One transaction takes at most this part of it, as far as can be told before. One write that would take
+/// more than all of it is refused: 127 steps in the smallest store, 4,000 in one of 512 MiB.
+pub const BATCH_WAL_SHARE: u64 = 4;
 /// The file that keeps room for settles while the disk is full: this part of a store...
-pub const BALLAST_SHARE: u64 = 64;
+pub const BALLAST_SHARE: u64 = 32;
 /// ...at most this...
-pub const BALLAST_BYTES_MAX: u64 = 8 * MIB;
+pub const BALLAST_BYTES_MAX: u64 = 16 * MIB;
 /// ...and at least this.
-pub const BALLAST_BYTES_MIN: u64 = 128 * KIB;
+pub const BALLAST_BYTES_MIN: u64 = 256 * KIB;
 /// Bytes of SQLite's shared index of the file for writing ahead (32 KiB for each 4096 frames).
 pub const INDEX_BYTES: u64 = 160 * KIB;
 /// Pages that only settles may take: this part of all...
@@ -88,8 +96,8 @@ pub const SETTLE_PAGES_MIN: u64 = 32;
 pub const SETTLE_PAGES: u64 = 4;
 /// Bytes freed beyond the need when results make room, so that not every append has to.
 pub const EVICT_AHEAD_BYTES: u64 = 256 * KIB;
-/// Rows of results or records that make room at once.
-pub const EVICT_ROWS: i64 = 64;
+/// Rows of results or records that make room before it is looked at again: half a MiB at most.
+pub const EVICT_ROWS: i64 = 8;
 /// Ended records looked at in one transaction by a sweep.
 pub const SWEEP_ROWS: usize = SWEEP_BLOCK as usize;
 /// Positions whose ended records share one remembered time, so that a sweep passes them by.

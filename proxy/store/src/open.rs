@@ -12,7 +12,9 @@ use crate::checkpoint::Background;
 use crate::dedupe::{Generations, Rebuild};
 use crate::error::OpenError;
 use crate::files::{DATABASE, Directory, WAL};
-use crate::limits::{CHECKPOINT_CACHE_KIB, READER_CACHE_KIB, WAITING_READS_MAX, WAITING_WRITES_MAX, WRITER_CACHE_KIB};
+use crate::limits::{
+    CHECKPOINT_CACHE_KIB, READER_CACHE_KIB, WAITING_READS_MAX, WAITING_WRITES_MAX, WRITER_CACHE_KIB,
+};
 use crate::message::{Entry, QueueId, QueueRow, Timestamp};
 use crate::reader::{self, Read};
 use crate::rows::{MessageRow, Unreadable};
@@ -76,7 +78,19 @@ fn in_memory(options: Options, budget: Budget, each: &mut dyn FnMut(Entry)) -> R
     let messages = read_messages(&connection, &names, each)?;
     let contents = read_rest(&connection, &names, messages, Ok(Generations::default()))?;
     let shared = Arc::new(Shared::new(options.bytes_max));
-    start(options, Ready { connection, directory: None, background: None, reads: None, shared, budget, contents, lost: 0 })
+    start(
+        options,
+        Ready {
+            connection,
+            directory: None,
+            background: None,
+            reads: None,
+            shared,
+            budget,
+            contents,
+            lost: 0,
+        },
+    )
 }
 
 fn on_disk(
@@ -90,7 +104,9 @@ fn on_disk(
     let vfs = options.vfs.as_deref();
     directory.forget_pages().map_err(|e| names.disk(&e))?;
     let lost = if options.salvage { salvage::if_damaged(&directory, vfs, &names)? } else { 0 };
-    if let wal::Found::Damaged { commits, at, lost } = wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
+    if let wal::Found::Damaged { commits, at, lost } =
+        wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))?
+    {
         return Err(names.damaged(format!(
             "{WAL} is broken at byte {at}, behind {commits} commits: {lost} more stand behind it"
         )));
@@ -112,10 +128,7 @@ fn on_disk(
     let background = Background::start(further(CHECKPOINT_CACHE_KIB)?, Arc::clone(&shared));
     let background = Some(background.map_err(|e| names.disk(&e))?);
     let (directory, reads) = (Some(directory), Some(reads));
-    start(
-        options,
-        Ready { connection, directory, background, reads, shared, budget, contents, lost },
-    )
+    start(options, Ready { connection, directory, background, reads, shared, budget, contents, lost })
 }
 
 /// Opens the database for writing, and makes it if it is new.
@@ -147,7 +160,12 @@ fn database(
 }
 
 /// One more connection to the same database.
-fn further(directory: &Directory, vfs: Option<&str>, cache_kib: i64, budget: Budget) -> rusqlite::Result<Connection> {
+fn further(
+    directory: &Directory,
+    vfs: Option<&str>,
+    cache_kib: i64,
+    budget: Budget,
+) -> rusqlite::Result<Connection> {
     let connection = schema::open(&directory.file(DATABASE), vfs)?;
     writer::never_copies_at_close(&connection)?;
     schema::set_up(&connection, cache_kib, budget.pages)?;
@@ -198,7 +216,11 @@ fn read_messages(
 fn read_queues(connection: &Connection) -> rusqlite::Result<Vec<QueueRow>> {
     let mut scan = connection.prepare(sql::QUEUES_SCAN)?;
     let rows = scan.query_map([], |row| {
-        Ok(QueueRow { id: QueueId(row.get(0)?), name: row.get(1)?, settings: Bytes::from(row.get::<_, Vec<u8>>(2)?) })
+        Ok(QueueRow {
+            id: QueueId(row.get(0)?),
+            name: row.get(1)?,
+            settings: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+        })
     })?;
     rows.collect()
 }

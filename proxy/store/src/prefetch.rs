@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{Advice, fadvise};
 
-use crate::limits::PAGE_BYTES;
+use crate::limits::{PAGE_BYTES, PAGE_LENGTH};
 
 /// The kind of an inner page of a table.
 const INNER: u8 = 5;
@@ -44,7 +44,7 @@ pub(crate) fn leaves_of(database: &Path, roots: &[u64]) {
 
 /// The pages below an inner page; none below a leaf.
 fn children(file: &File, page: u64) -> Vec<u64> {
-    let mut data = [0; PAGE_BYTES as usize];
+    let mut data = [0; PAGE_LENGTH];
     if page < 2 || file.read_exact_at(&mut data, (page - 1) * PAGE_BYTES).is_err() || data[0] != INNER {
         return Vec::new();
     }

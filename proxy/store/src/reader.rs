@@ -149,11 +149,10 @@ impl<'c> Reader<'c> {
                 let _ = answer.send(ended);
             }
             Read::List(slice, answer) => {
-                let listed =
-                    self.trusted(slice.after.unwrap_or_default(), |reader| match slice.state {
-                        State::Waiting => reader.list_waiting(slice),
-                        State::Dead | State::Quarantined => reader.list_apart(slice),
-                    });
+                let listed = self.trusted(slice.after.unwrap_or_default(), |reader| match slice.state {
+                    State::Waiting => reader.list_waiting(slice),
+                    State::Dead | State::Quarantined => reader.list_apart(slice),
+                });
                 let _ = answer.send(listed);
             }
             Read::Stop => {}

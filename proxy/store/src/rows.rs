@@ -41,7 +41,7 @@ impl MessageRow {
             bytes: column(row, 8)?,
             state: state(column(row, 9)?)?,
         };
-        Ok(Self { entry, sum: column::<i64>(row, 10)? as i32 as u32, history: marks & HISTORY != 0 })
+        Ok(Self { entry, sum: column::<i32>(row, 10)? as u32, history: marks & HISTORY != 0 })
     }
 
     /// What its sum is over, beside the content.

@@ -83,7 +83,8 @@ fn open(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
 
 /// Gives the damaged files another name, and the copy theirs.
 fn put_in_place(directory: &Directory, copy: &Path) -> std::io::Result<()> {
-    let aside = (1..).map(|number| directory.file(&format!("damaged-{number}.db"))).find(|path| !path.exists());
+    let aside =
+        (1..).map(|number| directory.file(&format!("damaged-{number}.db"))).find(|path| !path.exists());
     let aside = aside.unwrap_or_else(|| directory.file("damaged.db"));
     if directory.file(DATABASE).exists() {
         std::fs::rename(directory.file(DATABASE), &aside)?;
@@ -154,7 +155,8 @@ impl Salvage<'_> {
 
     fn messages(&mut self) -> rusqlite::Result<()> {
         let shared = Arc::new(Shared::new(0));
-        let mut reader = Reader::over(self.source, &shared)?;
+        // Not even the tables may be there.
+        let Ok(mut reader) = Reader::over(self.source, &shared) else { return Ok(()) };
         let (source, target) = (self.source, self.target);
         let gaps = walk(source, sql::MESSAGES_SCAN, &mut |row| {
             let position = row.get::<_, i64>(0)? as u64;
@@ -183,7 +185,8 @@ impl Salvage<'_> {
         let before = before.min(POSITION_MAX as i64);
         let (from, to) = ((after + 1) << CHUNK_BITS, before << CHUNK_BITS);
         let mut found = 0;
-        let count = |row: &Row<'_>| row.get::<_, i64>(0).map(|key| key < to && key.trailing_zeros() >= CHUNK_BITS);
+        let count =
+            |row: &Row<'_>| row.get::<_, i64>(0).map(|key| key < to && key.trailing_zeros() >= CHUNK_BITS);
         if let Ok(mut scan) = self.source.prepare(sql::CONTENT_KEYS_SCAN)
             && let Ok(rows) = scan.query_map((from, to), count)
         {
@@ -194,7 +197,7 @@ impl Salvage<'_> {
 
     fn records(&mut self) -> rusqlite::Result<()> {
         let shared = Arc::new(Shared::new(0));
-        let mut reader = Reader::over(self.source, &shared)?;
+        let Ok(mut reader) = Reader::over(self.source, &shared) else { return Ok(()) };
         let target = self.target;
         walk(self.source, sql::ENDED_COPY_SCAN, &mut |row| {
             let position = Position(row.get::<_, i64>(0)? as u64);
@@ -204,7 +207,9 @@ impl Salvage<'_> {
             };
             target.execute(sql::ENDED_INSERT, (position.0 as i64, queue, until, ended.record.as_ref()))?;
             match ended.result {
-                Some(result) => insert_pieces(target, sql::RESULT_INSERT, position, Pieces::of([result.as_ref()])),
+                Some(result) => {
+                    insert_pieces(target, sql::RESULT_INSERT, position, Pieces::of([result.as_ref()]))
+                }
                 None => Ok(()),
             }
         })
@@ -218,7 +223,10 @@ impl Salvage<'_> {
             let (fingerprint, position) = (row.get::<_, [u8; 16]>(3), row.get::<_, i64>(4));
             if let (Ok(key), Ok(until), Ok(fingerprint), Ok(position)) = (key, until, fingerprint, position) {
                 let row = row.get::<_, i64>(0)?;
-                target.execute(sql::DEDUPE_INSERT, (row, key.as_slice(), fingerprint.as_slice(), position, until))?;
+                target.execute(
+                    sql::DEDUPE_INSERT,
+                    (row, key.as_slice(), fingerprint.as_slice(), position, until),
+                )?;
             }
             Ok(())
         })
@@ -260,7 +268,9 @@ fn insert(target: &Connection, loaded: &Loaded) -> rusqlite::Result<()> {
         target.execute(sql::HISTORY_PUT, (position, loaded.history.as_ref()))?;
     }
     match &loaded.result {
-        Some(result) => insert_pieces(target, sql::VERDICT_INSERT, entry.position, Pieces::of([result.as_ref()])),
+        Some(result) => {
+            insert_pieces(target, sql::VERDICT_INSERT, entry.position, Pieces::of([result.as_ref()]))
+        }
         None => Ok(()),
     }
 }
@@ -295,7 +305,9 @@ fn walk(
         let ended = loop {
             let Ok(next) = rows.next() else { break false };
             let Some(row) = next else { break true };
-            let Some(number) = row.get::<_, i64>(0).ok().filter(|number| *number > after) else { break false };
+            let Some(number) = row.get::<_, i64>(0).ok().filter(|number| *number > after) else {
+                break false;
+            };
             if std::mem::take(&mut jump) > 0 {
                 gaps.push((after, number));
             }

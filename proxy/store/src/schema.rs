@@ -20,7 +20,8 @@ pub(crate) enum Format {
 
 /// Opens a file for reading and writing.
 pub(crate) fn open(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match vfs {
         Some(name) => Connection::open_with_flags_and_vfs(path, flags, name),
         None => Connection::open_with_flags(path, flags),

@@ -1,7 +1,7 @@
 //! shared: what every handle and thread of one store may ask at any time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::Condition;
 use crate::error::StoreError;
@@ -14,7 +14,9 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     bytes: AtomicU64,
     bytes_max: u64,
-    checkpoint_runs: AtomicBool,
+    /// A checkpoint runs in the background.
+    checkpoint_runs: Mutex<bool>,
+    checkpoint_ended: Condvar,
 }
 
 impl Shared {
@@ -61,15 +63,26 @@ impl Shared {
 
     /// Marks that a checkpoint runs in the background; `false` if one did already.
     pub(crate) fn checkpoint_begins(&self) -> bool {
-        !self.checkpoint_runs.swap(true, Ordering::AcqRel)
+        !std::mem::replace(&mut *self.checkpoint(), true)
     }
 
     pub(crate) fn checkpoint_ends(&self) {
-        self.checkpoint_runs.store(false, Ordering::Release);
+        *self.checkpoint() = false;
+        self.checkpoint_ended.notify_all();
     }
 
     pub(crate) fn checkpoint_runs(&self) -> bool {
-        self.checkpoint_runs.load(Ordering::Acquire)
+        *self.checkpoint()
+    }
+
+    /// Returns when none runs in the background. It ends by itself, however slow the disk is.
+    pub(crate) fn wait_for_checkpoint(&self) {
+        let ended = self.checkpoint_ended.wait_while(self.checkpoint(), |runs| *runs);
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn checkpoint(&self) -> MutexGuard<'_, bool> {
+        self.checkpoint_runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn condition(&self) -> Condition {

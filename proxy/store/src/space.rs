@@ -3,9 +3,9 @@
 use crate::contents::{PREFIX_BYTES, pieces};
 use crate::error::OpenError;
 use crate::limits::{
-    BALLAST_BYTES_MAX, BALLAST_BYTES_MIN, BALLAST_SHARE, BATCH_BYTES_MAX, CHUNK_BYTES, FRAME_HEAD_BYTES,
-    INDEX_BYTES, PAGE_BYTES, SETTLE_PAGES, SETTLE_PAGES_MAX, SETTLE_PAGES_MIN, SETTLE_SHARE, STORE_BYTES_MIN,
-    WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_SHARE,
+    BALLAST_BYTES_MAX, BALLAST_BYTES_MIN, BALLAST_SHARE, BATCH_BYTES_MAX, BATCH_WAL_SHARE, CHUNK_BYTES,
+    FRAME_HEAD_BYTES, INDEX_BYTES, PAGE_BYTES, SETTLE_PAGES, SETTLE_PAGES_MAX, SETTLE_PAGES_MIN,
+    SETTLE_SHARE, STORE_BYTES_MIN, WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_SHARE,
 };
 use crate::message::{Change, Draft};
 
@@ -33,6 +33,10 @@ pub(crate) struct Budget {
     pub(crate) message_bytes: u64,
     /// Bytes of messages in one transaction.
     pub(crate) batch_bytes: u64,
+    /// Pages touched in one transaction.
+    pub(crate) batch_pages: u64,
+    /// Pages one write may touch.
+    pub(crate) write_pages: u64,
     /// Bytes that are taken before the first message.
     pub(crate) fixed_bytes: u64,
 }
@@ -51,13 +55,17 @@ impl Budget {
         let aside = if on_disk { wal + wal / 4 + ballast + INDEX_BYTES } else { 0 };
         let pages = (bytes_max - aside) / PAGE_BYTES;
         let settle_pages = (pages / SETTLE_SHARE).clamp(SETTLE_PAGES_MIN, SETTLE_PAGES_MAX);
+        let wal_frames = wal / (PAGE_BYTES + FRAME_HEAD_BYTES);
+        let write_pages = if on_disk { wal_frames } else { pages };
         Ok(Self {
             pages,
             append_pages: pages - settle_pages,
-            wal_frames: wal / (PAGE_BYTES + FRAME_HEAD_BYTES),
+            wal_frames,
             ballast,
             message_bytes: wal / 2,
             batch_bytes: BATCH_BYTES_MAX.min(wal / 4),
+            batch_pages: write_pages / BATCH_WAL_SHARE,
+            write_pages,
             fixed_bytes: aside + settle_pages * PAGE_BYTES,
         })
     }

@@ -1,9 +1,12 @@
 //! tests: the store through its handle, over real files.
 
 mod damage;
+mod model;
 mod plans;
+mod poison;
 mod space;
 mod steps;
+mod together;
 
 use std::path::Path;
 

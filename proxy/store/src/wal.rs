@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
+use crate::limits::{PAGE_BYTES, PAGE_LENGTH};
+
 const HEAD_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 24;
 /// The magic number with the lowest bit cleared; that bit says in which order words are summed up.
@@ -42,7 +44,6 @@ struct Sum(u32, u32);
 /// The head of the file.
 struct Head {
     big_endian: bool,
-    page_bytes: usize,
     salt: [u8; 8],
     sum: Sum,
     /// It fits its own sum.
@@ -61,8 +62,7 @@ pub(crate) fn look(path: &Path) -> io::Result<Found> {
     if !read_whole(&mut file, &mut head)? {
         return Ok(Found::Sound { commits: 0 });
     }
-    let Some(head) = Head::read(&head) else { return Ok(Found::Sound { commits: 0 }) };
-    walk(&mut file, &head)
+    walk(&mut file, &Head::read(&head))
 }
 
 /// How far replay has come, and what stands behind its end.
@@ -79,7 +79,7 @@ struct Walk {
 
 fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
     let mut walk = Walk { ended: (!head.sound).then_some(0), ..Walk::default() };
-    let mut frame = vec![0; FRAME_HEAD_BYTES + head.page_bytes];
+    let mut frame = vec![0; FRAME_HEAD_BYTES + PAGE_LENGTH];
     let mut at = HEAD_BYTES as u64;
     let mut sum = head.sum;
     while read_whole(file, &mut frame)? {
@@ -116,26 +116,20 @@ impl Walk {
 }
 
 impl Head {
-    fn read(bytes: &[u8; HEAD_BYTES]) -> Option<Self> {
+    fn read(bytes: &[u8; HEAD_BYTES]) -> Self {
         let magic = word(bytes);
-        let page_bytes = match word(&bytes[8..]) {
-            1 => 1 << 16,
-            page_bytes => page_bytes as usize,
-        };
-        // Without these its frames cannot even be told apart.
-        if !page_bytes.is_power_of_two() || !(512..=1 << 16).contains(&page_bytes) {
-            return None;
-        }
-        let mut head = Self {
-            big_endian: magic & 1 != 0,
-            page_bytes,
-            salt: bytes[16..24].try_into().ok()?,
-            sum: Sum(0, 0),
-            sound: false,
-        };
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&bytes[16..24]);
+        let mut head = Self { big_endian: magic & 1 != 0, salt, sum: Sum(0, 0), sound: false };
         head.sum = head.add(Sum(0, 0), &bytes[..24]);
-        head.sound = magic & !1 == MAGIC && head.sum == Sum(word(&bytes[24..]), word(&bytes[28..]));
-        Some(head)
+        head.sound = magic & !1 == MAGIC
+            && u64::from(word(&bytes[8..])) == PAGE_BYTES
+            && head.sum == Sum(word(&bytes[24..]), word(&bytes[28..]));
+        if !head.sound {
+            // The bit that says the order of words may be the broken one: ours is this machine's.
+            head.big_endian = cfg!(target_endian = "big");
+        }
+        head
     }
 
     /// Frames of an earlier round carry another salt. When the head itself is broken, half of it must do.

@@ -147,6 +147,8 @@ struct Writer<'c> {
     piece: Vec<u8>,
     /// Why appends are refused at the moment.
     full: Option<Arc<str>>,
+    /// Pages that the last append refused for our own bound would have taken.
+    wanted: u64,
     /// It is the disk that is full, not our own bound that is reached.
     disk_full: bool,
     /// The ballast has been given back to make room.
@@ -185,6 +187,7 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
                     wal: WalState::default(),
                     piece: Vec::new(),
                     full: None,
+                    wanted: 0,
                     disk_full: false,
                     ballast_given: false,
                     evictable: true,

@@ -29,7 +29,7 @@ async fn what_was_stored_is_read_back_after_the_next_opening() {
 async fn bodies_of_many_pieces_come_back_whole() {
     for store in [in_memory(), open(tempfile::tempdir().expect("a directory").path()).0] {
         for bytes in [0, 1, 65_523, 65_524, 65_525, 200_000, 1 << 20] {
-            let body: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+            let body: Vec<u8> = (0..=250).cycle().take(bytes).collect();
             let head = Bytes::from(vec![7; bytes / 2]);
             let position = append(&store, Draft { head: head.clone(), ..draft(&body) }).await;
             let loaded = store.load(position).await.expect("it is read").expect("it is there");
@@ -125,7 +125,9 @@ async fn a_repetition_is_known_until_its_time_is_over_also_after_the_next_openin
     let position = append(&store, keyed(1, 1, 0, 100)).await;
     let twice = vec![Change::Append(keyed(2, 1, 0, 100)), Change::Append(keyed(2, 1, 0, 100))];
     let twice = store.write(twice).await.expect("it is written");
-    assert!(matches!(twice[..], [Changed::Stored(first), Changed::Duplicate { position, same: true }] if position == first));
+    assert!(
+        matches!(twice[..], [Changed::Stored(first), Changed::Duplicate { position, same: true }] if position == first)
+    );
     one(&store, end(position)).await;
     store.close().await;
     let (store, _) = open(directory.path());

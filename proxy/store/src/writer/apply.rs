@@ -43,9 +43,7 @@ impl Writer<'_> {
             Change::Retry { position, due_at, free, history } => {
                 self.retry(*position, *due_at, *free, history.as_ref())
             }
-            Change::End { position, record, result } => {
-                self.end(*position, record.as_ref(), result.as_ref())
-            }
+            Change::End { position, record, result } => self.end(*position, record.as_ref(), result.as_ref()),
             Change::Bury { position, history, result } => self.bury(*position, history, result.as_ref()),
             Change::Redrive { position, due_at } => self.redrive(*position, *due_at),
             Change::Quarantine(position) => {

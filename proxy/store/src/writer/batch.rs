@@ -30,7 +30,7 @@ struct Room {
 impl Writer<'_> {
     /// Until it is told to close or every handle is gone.
     pub(super) fn serve(&mut self, jobs: &mut mpsc::Receiver<Job>) {
-        self.look_around();
+        self.say_condition();
         let mut arrived = Vec::new();
         loop {
             if self.waiting.is_empty() && jobs.blocking_recv_many(&mut arrived, BATCH_CHANGES_MAX) == 0 {
@@ -65,16 +65,17 @@ impl Writer<'_> {
     /// As many writes as fit one transaction; a sweep goes alone.
     fn next_batch(&mut self) -> Vec<Task> {
         let mut batch = Vec::with_capacity(self.waiting.len());
-        let (mut steps, mut bytes) = (0, 0);
+        let (mut steps, mut growth) = (0, Growth::default());
         while let Some(task) = self.waiting.front() {
-            let growth = Growth::of(task.work.changes());
-            let more = task.work.changes().len().max(1);
+            steps += task.work.changes().len();
+            growth = growth.and(Growth::of(task.work.changes()));
             let alone = matches!(task.work, Work::Sweep { .. });
-            let fits = steps + more <= BATCH_CHANGES_MAX && bytes + growth.append_bytes <= self.budget.batch_bytes;
+            let fits = steps <= BATCH_CHANGES_MAX
+                && growth.append_bytes <= self.budget.batch_bytes
+                && growth.pages() <= self.budget.batch_pages;
             if !batch.is_empty() && (alone || !fits) {
                 break;
             }
-            (steps, bytes) = (steps + more, bytes + growth.append_bytes);
             batch.extend(self.waiting.pop_front());
             if alone {
                 break;
@@ -92,12 +93,14 @@ impl Writer<'_> {
             return answer_all(batch, &refusal);
         }
         (self.told)(Event::Begins);
-        let growth = batch.iter().fold(Growth::default(), |sum, task| sum.and(Growth::of(task.work.changes())));
+        let growth =
+            batch.iter().fold(Growth::default(), |sum, task| sum.and(Growth::of(task.work.changes())));
         match self.write_as_it_can(&batch, &growth) {
             Ok(outcomes) => {
                 self.committed();
+                self.say_condition();
                 self.answer(batch.drain(..).zip(outcomes));
-                self.look_around();
+                self.copy_behind();
             }
             Err(refusal) => {
                 (self.told)(Event::Failed);
@@ -124,6 +127,11 @@ impl Writer<'_> {
             other => return other.map_err(|trouble| self.refuse(&trouble)),
         }
         self.give_ballast();
+        // What was written ahead goes to where it has room, and its file begins again: settles need no more
+        // of the disk then. If even that does not fit, they are refused as full.
+        if let Err(trouble @ Trouble::Broken(_)) = self.copy_all(sql::CHECKPOINT_RESTART) {
+            return Err(self.refuse(&trouble));
+        }
         self.attempt(batch, growth, Some(&reason)).map_err(|trouble| self.refuse(&trouble))
     }
 
@@ -187,13 +195,16 @@ impl Writer<'_> {
         room: &mut Room,
         refused: Option<&Arc<str>>,
     ) -> Result<Option<Arc<str>>, Trouble> {
+        let growth = Growth::of(work.changes());
+        if growth.pages() > self.budget.write_pages && growth.settle_pages > 0 {
+            return Ok(Some("so many steps do not fit one write".into()));
+        }
         if !work.appends() {
             return Ok(None);
         }
         if let Some(reason) = refused {
             return Ok(Some(Arc::clone(reason)));
         }
-        let growth = Growth::of(work.changes());
         if growth.largest > self.budget.message_bytes {
             let most = self.budget.message_bytes;
             return Ok(Some(format!("a message of {} bytes, at most {most} fit", growth.largest).into()));
@@ -205,6 +216,7 @@ impl Writer<'_> {
         if pages > room.appends {
             let reason: Arc<str> = Arc::from("as much is stored as may be");
             self.full = Some(Arc::clone(&reason));
+            self.wanted = pages;
             return Ok(Some(reason));
         }
         room.appends -= growth.append_bytes.div_ceil(PAGE_BYTES).min(room.appends);
@@ -273,18 +285,22 @@ impl Writer<'_> {
         }
     }
 
-    /// After a batch: says how full it is, and has copied what was written ahead.
-    fn look_around(&mut self) {
+    /// After a batch, before its answers: says how full the store is.
+    fn say_condition(&mut self) {
         let used = match self.used_pages() {
             Ok(used) => used,
             Err(error) => return self.ask_failed(&error),
         };
         self.shared.set_bytes(self.budget.fixed_bytes + used * PAGE_BYTES);
         let room = self.budget.append_pages.saturating_sub(used);
-        if !self.disk_full && room >= EVICT_AHEAD_BYTES / PAGE_BYTES {
+        if !self.disk_full && room >= self.wanted.max(EVICT_AHEAD_BYTES / PAGE_BYTES) {
             self.full = None;
         }
         self.shared.set_full(self.full.as_ref());
+    }
+
+    /// After the answers: has copied what was written ahead.
+    fn copy_behind(&mut self) {
         let Some(background) = self.background else { return };
         match self.statements.wal_state.query_row([], WalState::read) {
             Ok(wal) => self.wal = wal,
@@ -311,6 +327,7 @@ impl Writer<'_> {
         if self.background.is_none() || self.wal.written + pages <= self.budget.wal_frames {
             return Ok(());
         }
+        self.shared.wait_for_checkpoint();
         if let Err(Trouble::Full(_)) = self.copy_all(sql::CHECKPOINT_RESTART) {
             self.give_ballast();
             self.copy_all(sql::CHECKPOINT_RESTART)?;
@@ -318,7 +335,9 @@ impl Writer<'_> {
         if self.wal.left() == 0 {
             return Ok(());
         }
-        Err(Trouble::Busy("the file for writing ahead is at its bound: something reads it for too long".to_owned()))
+        Err(Trouble::Busy(
+            "the file for writing ahead is at its bound: something reads it for too long".to_owned(),
+        ))
     }
 
     /// Copies into the database on this thread.
