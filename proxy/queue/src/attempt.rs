@@ -12,6 +12,7 @@ use policy::limits;
 use policy::queue::AsyncPolicy;
 use store::StoreError;
 use store::message::{Change, Changed, Entry, Loaded, Position, Timestamp};
+use tokio::task::JoinSet;
 
 use crate::deliver::{Answer, Delivered, Outgoing, Response};
 use crate::id::MessageId;
@@ -71,7 +72,7 @@ impl Worker {
         let room = self.bodies.acquire_many(dispatch.size.min(most)).await;
         let _room = room.expect("the semaphore is never closed");
         let position = dispatch.position;
-        let Some(mut message) = self.open_message(named, position).await else { return };
+        let Some(mut message) = self.open_message(named, position, None).await else { return };
         let entry = message.loaded.entry;
         if entry.begun {
             message.history.push(interrupted(&entry));
@@ -87,15 +88,21 @@ impl Worker {
         match self.shared.store.write(vec![Change::Begin(position)]).await {
             Ok(changed) if changed.first() != Some(&Changed::Missing) => {}
             Ok(_) => return self.vanished(named, position, entry.bytes),
-            Err(error) => return self.not_now(position, &error),
+            Err(error) => return self.not_now(named, position, None, &error),
         }
         message.loaded.entry.attempts = entry.attempts.saturating_add(1);
         let made = self.carry(named, &message).await;
         self.settle(named, message, made).await;
     }
 
-    /// Reads a message; what cannot be read is set aside.
-    pub(crate) async fn open_message(&self, named: &Named, position: Position) -> Option<Opened> {
+    /// Reads a message that is ours; if it cannot be read it is set aside, or waits again until `due`,
+    /// and is ours no more.
+    pub(crate) async fn open_message(
+        &self,
+        named: &Named,
+        position: Position,
+        due: Option<Timestamp>,
+    ) -> Option<Opened> {
         let loaded = match self.shared.store.load(position).await {
             Ok(Some(loaded)) => loaded,
             Ok(None) => {
@@ -107,7 +114,7 @@ impl Worker {
                 return None;
             }
             Err(error) => {
-                self.not_now(position, &error);
+                self.not_now(named, position, due, &error);
                 return None;
             }
         };
@@ -142,12 +149,27 @@ impl Worker {
             timeout,
         };
         let from = tokio::time::Instant::now();
-        let delivered = tokio::time::timeout(timeout, self.deliver.deliver(outgoing)).await;
-        let delivered = delivered.unwrap_or_else(|_| Delivered {
-            error: Some(format!("no answer within {} ms", timeout.as_millis())),
-            ..Delivered::bare(Answer::TimedOut)
-        });
+        let delivered = match tokio::time::timeout(timeout, self.carrying(outgoing)).await {
+            Ok(delivered) => delivered,
+            Err(_) => Delivered {
+                error: Some(format!("no answer within {} ms", timeout.as_millis())),
+                ..Delivered::bare(Answer::TimedOut)
+            },
+        };
         Made { began, took: from.elapsed(), delivered }
+    }
+
+    /// On a task of its own: should it panic, a lane must not hang for ever.
+    async fn carrying(&self, outgoing: Outgoing) -> Delivered {
+        let mut task = JoinSet::new();
+        task.spawn(self.deliver.deliver(outgoing));
+        match task.join_next().await {
+            Some(Ok(delivered)) => delivered,
+            _ => Delivered {
+                error: Some("the proxy failed during this attempt".into()),
+                ..Delivered::bare(Answer::Broken)
+            },
+        }
     }
 
     async fn settle(self: &Rc<Self>, named: &Arc<Named>, mut message: Opened, made: Made) {
@@ -262,7 +284,7 @@ impl Worker {
     /// Reads a message only to learn its value of the rate limit's key.
     pub(crate) async fn classify(self: &Rc<Self>, dispatch: Dispatch) {
         let named = self.named(dispatch.line);
-        let message = self.open_message(&named, dispatch.position).await;
+        let message = self.open_message(&named, dispatch.position, None).await;
         let now = self.now();
         let mut state = self.state.borrow_mut();
         match message {
@@ -277,15 +299,24 @@ impl Worker {
 
     // ---- what may go wrong --------------------------------------------------------------------
 
-    /// The store could not be asked: later.
-    pub(crate) fn not_now(&self, position: Position, error: &StoreError) {
+    /// The store has no room, or cannot read: the queue waits as if its receiver were away, rather
+    /// than take up every message in turn.
+    pub(crate) fn not_now(
+        &self,
+        named: &Named,
+        position: Position,
+        due: Option<Timestamp>,
+        error: &StoreError,
+    ) {
         if matches!(error, StoreError::Poisoned(_) | StoreError::Closed) {
             // Nothing is handed out any more; the message stays as it is.
             return;
         }
-        tracing::warn!(%error, %position, "an attempt waits for the store");
-        let (due, now) = (self.wait_a_little(), self.now());
-        self.state.borrow_mut().back(position, due, false, now);
+        tracing::warn!(%error, %position, queue = %named.name, "a queue waits for the store");
+        let (now, jitter) = (self.now(), self.jitter());
+        let mut state = self.state.borrow_mut();
+        state.line_mut(named.line).unavailable("store_unavailable", now, jitter);
+        state.back(position, due, false, now);
     }
 
     fn vanished(&self, named: &Named, position: Position, bytes: u32) {

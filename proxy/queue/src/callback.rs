@@ -22,11 +22,7 @@ pub(crate) type Callback = (Arc<Named>, Draft);
 
 impl Worker {
     /// An end and what tells of it, as one write.
-    pub(crate) async fn write_end(
-        &self,
-        end: Change,
-        callback: Option<Callback>,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn write_end(&self, end: Change, callback: Option<Callback>) -> Result<(), StoreError> {
         let mut changes = vec![end];
         if let Some((named, draft)) = callback {
             // What a caller was promised is not refused: it may go beyond the bounds.

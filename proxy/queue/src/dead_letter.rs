@@ -75,7 +75,7 @@ impl Worker {
     /// Its time may be over: if it is, it goes to the dead letter.
     pub(crate) async fn expire(self: &Rc<Self>, position: Position, due: Option<Timestamp>) {
         let Some(named) = self.named_of(position) else { return };
-        let Some(message) = self.open_message(&named, position).await else { return };
+        let Some(message) = self.open_message(&named, position, due).await else { return };
         if self.shared.clock.now() >= message.expires_at() {
             return self.bury(&named, message, Reason::Expired, None).await;
         }

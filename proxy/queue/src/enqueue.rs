@@ -228,9 +228,10 @@ impl Queue {
         {
             return Ok(self.accepted(named, position, Timestamp(record.enqueued_at), true));
         }
-        // A record outlives the key of its message, except when an operator purged it.
-        tracing::warn!(%position, "nothing is left of a message whose idempotency key is remembered");
-        Err(Refused::Poisoned("nothing is left of the message with this idempotency key".into()))
+        // Its record had to make room. It was taken in once and is not taken in again; the id answers
+        // 404, since its time is not the first one's.
+        tracing::debug!(%position, "nothing is left of a message whose idempotency key is remembered");
+        Ok(self.accepted(named, position, self.shared().clock.now(), true))
     }
 }
 
@@ -254,9 +255,8 @@ impl From<Failed> for Refused {
 }
 
 fn check(enqueue: &Enqueue, now: Timestamp) -> Result<(), Refused> {
-    let long = |text: &Option<String>| {
-        text.as_ref().is_some_and(|text| text.len() > limits::MESSAGE_KEY_BYTES_MAX)
-    };
+    let long =
+        |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > limits::MESSAGE_KEY_BYTES_MAX);
     let delay = enqueue.not_before.map_or(0, |at| at.0.saturating_sub(now.0));
     if long(&enqueue.key) || long(&enqueue.rate_key) || long(&enqueue.callback) {
         return Err(Refused::Invalid("a key or a callback is too long"));
@@ -278,9 +278,8 @@ fn millis(span: Duration) -> u64 {
 }
 
 fn head(enqueue: &Enqueue, now: Timestamp) -> Head {
-    let remembered = enqueue.idempotency.as_ref().map(|_| {
-        now.0.saturating_add(millis(enqueue.policy.idempotency_window))
-    });
+    let remembered =
+        enqueue.idempotency.as_ref().map(|_| now.0.saturating_add(millis(enqueue.policy.idempotency_window)));
     Head {
         enqueued_at: now.0,
         call: enqueue.call.clone(),

@@ -232,7 +232,8 @@ impl Queue {
         callbacks: bool,
     ) -> Result<Arc<Named>, Refused> {
         let name = name_of(policy, destination);
-        let known = self.shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
+        let known =
+            self.shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
         if let Some(named) = known.filter(|named| named.knows(policy)) {
             return Ok(named);
         }
@@ -271,7 +272,8 @@ impl Queue {
         key: &str,
     ) -> Result<bool, Failed> {
         let (name, lane) = (name_of(policy, destination), crate::enqueue::lane_of(key));
-        let known = self.shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
+        let known =
+            self.shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
         let Some(named) = known else { return Ok(true) };
         self.ask(move |worker, answer| {
             let _ = answer.send(worker.state.borrow().lane_is_empty(named.line, lane));

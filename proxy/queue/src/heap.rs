@@ -103,7 +103,7 @@ mod tests {
                     model.insert((key, slot));
                     heap.push((key, slot), |slot, index| { at.insert(slot, index); });
                 } else {
-                    let item: Item = *model.iter().nth(key as usize % model.len()).unwrap();
+                    let item: Item = *model.iter().nth(usize::try_from(key).unwrap() % model.len()).unwrap();
                     model.remove(&item);
                     let index = at[&item.1];
                     prop_assert_eq!(heap.remove(index, |slot, index| { at.insert(slot, index); }), item);

@@ -180,7 +180,9 @@ impl Lanes {
         }
         if message.c == NONE {
             slab.get_mut(message.a).b = to;
-            if message.b == NONE && let Some(head) = self.head(slab, message.queue(), message.lane) {
+            if message.b == NONE
+                && let Some(head) = self.head(slab, message.queue(), message.lane)
+            {
                 let second = slab.get(head).c;
                 slab.get_mut(second).c = to;
             }

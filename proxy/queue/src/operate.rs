@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use policy::limits;
 use store::message::{Change, Changed, Entry, Loaded, Position, State as Kept, Timestamp};
 
@@ -18,7 +19,7 @@ use crate::named::Named;
 use crate::pressure::Sample;
 use crate::schedule::Blocked;
 use crate::state::Take;
-use crate::stored::{Head, History, response_read};
+use crate::stored::{Head, History, Record, response_read};
 use crate::worker::Worker;
 
 /// One named queue as an operator sees it.
@@ -68,6 +69,12 @@ pub struct QueueView {
     pub served_total: u64,
     /// The last ten minutes, the oldest first.
     pub history: Vec<Sample>,
+}
+
+/// A message to be removed, and what stays of it.
+struct Purged {
+    entry: Entry,
+    record: Option<(Bytes, Timestamp)>,
 }
 
 impl Filter {
@@ -138,6 +145,26 @@ impl Queue {
         let next = page.last().map(|last| last.entry.position.0);
         let items = page.iter().filter_map(|loaded| self.peeked(&named, loaded)).collect();
         Ok(Page { items, next })
+    }
+
+    /// What stays of a message that is removed: nothing, unless its idempotency key is remembered.
+    fn purged(&self, named: &Named, loaded: &Loaded) -> Purged {
+        let now = self.shared().clock.now();
+        let head = Head::read(&loaded.head).unwrap_or_default();
+        let until = head.remembered_until.map(Timestamp).filter(|at| *at > now);
+        let record = until.map(|until| {
+            let record = Record {
+                enqueued_at: head.enqueued_at,
+                queue: named.name.to_string(),
+                owner: head.owner,
+                cancelled: true,
+                ended_at: now.0,
+                attempts_used: u32::from(loaded.entry.attempts),
+                ..Record::default()
+            };
+            (record.bytes(), until)
+        });
+        Purged { entry: loaded.entry, record }
     }
 
     fn peeked(&self, named: &Named, loaded: &Loaded) -> Option<Peeked> {
@@ -220,7 +247,7 @@ impl Queue {
             let Some(last) = page.last() else { return Ok(gone) };
             after = Some(last.entry.position.0);
             let meant = page.iter().filter(|loaded| filter.means(loaded));
-            let entries: Vec<Entry> = meant.map(|loaded| loaded.entry).collect();
+            let entries: Vec<Purged> = meant.map(|loaded| self.purged(&named, loaded)).collect();
             let named = named.clone();
             gone += self
                 .ask(move |worker, answer| {
@@ -314,17 +341,19 @@ impl Worker {
         }
     }
 
-    async fn purge(&self, named: &Arc<Named>, part: Part, entries: Vec<Entry>) -> Result<u64, Failed> {
-        let mut ours = Vec::with_capacity(entries.len());
-        for entry in entries {
-            if part != Part::Waiting {
-                ours.push((entry, None));
-            } else if let Take::Taken(due) = self.state.borrow_mut().take(entry.position) {
-                ours.push((entry, due));
-            }
+    async fn purge(&self, named: &Arc<Named>, part: Part, purged: Vec<Purged>) -> Result<u64, Failed> {
+        let (mut ours, mut changes) = (Vec::new(), Vec::new());
+        for Purged { entry, record } in purged {
+            let due = match part {
+                Part::Waiting => match self.state.borrow_mut().take(entry.position) {
+                    Take::Taken(due) => due,
+                    Take::Busy | Take::Unknown => continue,
+                },
+                Part::Dead | Part::Quarantined => None,
+            };
+            ours.push((entry, due));
+            changes.push(Change::End { position: entry.position, record, result: None });
         }
-        let end = |entry: &Entry| Change::End { position: entry.position, record: None, result: None };
-        let changes = ours.iter().map(|(entry, _)| end(entry)).collect();
         let changed = match self.shared.store.write(changes).await {
             Ok(changed) => changed,
             Err(error) => {

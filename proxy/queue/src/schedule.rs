@@ -117,9 +117,14 @@ impl Gcra {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
     Open,
-    Shut { until: Timestamp, why: &'static str },
+    Shut {
+        until: Timestamp,
+        why: &'static str,
+    },
     /// One was let through to see.
-    Probing { why: &'static str },
+    Probing {
+        why: &'static str,
+    },
 }
 
 /// Why a queue that has something to hand out does not.

@@ -16,6 +16,8 @@ use hashbrown::HashTable;
 pub(crate) const NONE: u32 = u32::MAX;
 /// Messages in a chunk, as a power of two: 16 KiB of memory at a time.
 const CHUNK_BITS: u32 = 9;
+/// Messages' worth of gaps that are never worth a move: 128 KiB.
+const SLACK: u32 = 8 << CHUNK_BITS;
 
 /// Where in the index a message is; decides what its links mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +150,7 @@ struct Chunk {
 #[derive(Debug)]
 pub(crate) struct Slab {
     bits: u32,
+    slack: u32,
     chunks: Vec<Chunk>,
     free_chunks: Vec<u32>,
     /// The runs by their first position.
@@ -171,16 +174,17 @@ fn hash(position: u64) -> u64 {
 
 impl Default for Slab {
     fn default() -> Self {
-        Self::with_chunks_of(CHUNK_BITS)
+        Self::with_chunks_of(CHUNK_BITS, SLACK)
     }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "slots and chunks are below 2^32: MESSAGES_TOTAL")]
 impl Slab {
-    /// A slab whose chunks hold 2 to the `bits` messages; tests make them small.
-    pub(crate) fn with_chunks_of(bits: u32) -> Self {
+    /// A slab whose chunks hold 2 to the `bits` messages, with `slack` gaps; tests make them small.
+    pub(crate) fn with_chunks_of(bits: u32, slack: u32) -> Self {
         Self {
             bits,
+            slack,
             chunks: Vec::new(),
             free_chunks: Vec::new(),
             runs: BTreeMap::new(),
@@ -338,7 +342,9 @@ impl Slab {
 
     /// The slot of a position.
     pub(crate) fn find(&self, position: u64) -> Option<u32> {
-        if let Some(slot) = self.stray_table.find(hash(position), |slot| self.get(*slot).position() == position) {
+        if let Some(slot) =
+            self.stray_table.find(hash(position), |slot| self.get(*slot).position() == position)
+        {
             return Some(*slot);
         }
         let (_, chunk) = self.runs.range(..=position).next_back()?;
@@ -351,7 +357,7 @@ impl Slab {
     /// [`Slab::stray`], after which the run is gone.
     pub(crate) fn crowded(&self) -> Option<Vec<u32>> {
         let kept = (self.runs.len() as u32) << self.bits;
-        if kept <= 2 * self.len + 8 * self.chunk_len() {
+        if kept <= 2 * self.len + self.slack {
             return None;
         }
         let chunk = *self.sparse.first()?;
@@ -390,106 +396,4 @@ impl Slab {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message(position: u64) -> Message {
-        let mut message = Message::new(position, 1, 3, None, 100);
-        message.set_place(Place::Taken);
-        message
-    }
-
-    #[test]
-    fn a_message_keeps_what_is_packed_into_its_word() {
-        let mut message = Message::new((1 << 40) - 2, 1023, 7, Some(9), 1500);
-        message.set_place(Place::Parked);
-        message.set_odd();
-        message.set_tried(true);
-        assert_eq!((message.position(), message.queue(), message.priority()), ((1 << 40) - 2, 1023, 7));
-        assert_eq!((message.place(), message.keyed(), message.size()), (Place::Parked, true, 2048));
-        assert!(message.odd() && message.tried());
-        message.set_tried(false);
-        message.set_place(Place::Fresh);
-        assert_eq!((message.place(), message.tried(), message.odd()), (Place::Fresh, false, true));
-    }
-
-    #[test]
-    fn memory_of_gone_messages_is_given_back() {
-        let mut slab = Slab::default();
-        let slots: Vec<u32> = (0..100_000).map(|at| slab.insert(message(at))).collect();
-        for slot in slots {
-            slab.remove(slot);
-        }
-        assert!(slab.bytes() < 64 * 1024, "{}", slab.bytes());
-    }
-
-    #[test]
-    fn a_few_that_stay_do_not_keep_the_memory_of_all() {
-        let mut slab = Slab::default();
-        for position in 0..400_000 {
-            let slot = slab.insert(message(position));
-            if position % 256 != 0 {
-                slab.remove(slot);
-            }
-            while let Some(slots) = slab.crowded() {
-                for slot in slots {
-                    slab.stray(slot);
-                    slab.remove(slot);
-                }
-            }
-        }
-        assert_eq!(slab.len(), 400_000u32.div_ceil(256));
-        assert!((0..400_000).step_by(256).all(|position| slab.find(position).is_some()));
-        assert!(slab.bytes() < 1024 * 1024, "{}", slab.bytes());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn what_is_in_is_found_and_what_is_out_is_not(
-            steps in prop::collection::vec((0u8..10, 0u64..4000), 1..3000),
-        ) {
-            let (mut slab, mut model, mut next) = (Slab::with_chunks_of(3), BTreeMap::new(), 0);
-            for (kind, value) in steps {
-                match kind {
-                    0..=5 => {
-                        next += 1 + value % 3;
-                        model.insert(next, ());
-                        slab.insert(message(next));
-                    }
-                    6 if value < next && !model.contains_key(&value) => {
-                        model.insert(value, ());
-                        slab.insert(message(value));
-                    }
-                    _ => {
-                        let Some(position) = model.range(value..).next().map(|(at, ())| *at) else { continue };
-                        model.remove(&position);
-                        slab.remove(slab.find(position).unwrap());
-                    }
-                }
-                if value % 50 == 0 && let Some(chunk) = slab.sparse.first().copied() {
-                    let run = &slab.chunks[chunk as usize].messages;
-                    let slots: Vec<u32> = (0..run.len() as u32)
-                        .filter(|at| run[*at as usize].place() != Place::Free)
-                        .map(|at| chunk * 8 + at)
-                        .collect();
-                    for slot in slots {
-                        slab.stray(slot);
-                        slab.remove(slot);
-                    }
-                }
-            }
-            prop_assert_eq!(slab.len() as usize, model.len());
-            for position in 0..=next + 1 {
-                prop_assert_eq!(slab.find(position).is_some(), model.contains_key(&position));
-            }
-            let mut listed: Vec<u64> = slab.iter().map(|(_, message)| message.position()).collect();
-            listed.sort_unstable();
-            prop_assert_eq!(listed, model.into_keys().collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;

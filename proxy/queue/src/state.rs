@@ -10,7 +10,7 @@
 //! then the lowest order. A message with a key may go when it is the head of its lane; one that is not
 //! due is in no lane unless it was the head when it failed. Between queues it goes round.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use policy::limits;
 use store::message::{Entry, Position, Timestamp};
@@ -69,6 +69,8 @@ pub(crate) struct State {
     turn: usize,
     /// Nothing expires before.
     expires_at: Option<Timestamp>,
+    /// Found to be over, and not handed out yet.
+    over: VecDeque<Position>,
 }
 
 impl State {
@@ -170,8 +172,7 @@ impl State {
     }
 
     fn insert(&mut self, entry: &Entry, line: u16, enqueued: Timestamp) -> u32 {
-        let mut message =
-            Message::new(entry.position.0, line, entry.priority, entry.lane, entry.bytes);
+        let mut message = Message::new(entry.position.0, line, entry.priority, entry.lane, entry.bytes);
         message.enqueued = u32::try_from(enqueued.0 / 1000).unwrap_or(u32::MAX);
         if entry.order != entry.position.0 {
             message.set_odd();
@@ -186,35 +187,6 @@ impl State {
         let expires = plus(Timestamp(u64::from(seconds) * 1000), known.limits.age_max);
         self.expires_by(expires);
         slot
-    }
-
-    fn expires_by(&mut self, at: Timestamp) {
-        self.expires_at = Some(self.expires_at.map_or(at, |known| known.min(at)));
-    }
-
-    /// What the head of a waiting message says about its age.
-    pub(crate) fn learned(&mut self, position: Position, enqueued: Timestamp, expires: Option<Timestamp>) {
-        let Some(slot) = self.slab.find(position.0) else { return };
-        let seconds = u32::try_from(enqueued.0 / 1000).unwrap_or(u32::MAX);
-        let message = self.slab.get_mut(slot);
-        message.enqueued = seconds;
-        let line = message.queue();
-        let known = self.line_mut(line);
-        known.oldest = known.oldest.min(seconds);
-        let by_age = plus(Timestamp(u64::from(seconds) * 1000), known.limits.age_max);
-        self.expires_by(by_age);
-        if let Some(expires) = expires {
-            self.expires(position, expires);
-        }
-    }
-
-    /// A waiting message's caller wants it to end then.
-    pub(crate) fn expires(&mut self, position: Position, at: Timestamp) {
-        if let Some(slot) = self.slab.find(position.0) {
-            self.slab.get_mut(slot).set_odd();
-            self.odd.entry(position.0).or_default().expires = Some(at);
-            self.expires_by(at);
-        }
     }
 
     /// Takes a message out of turn, to cancel or bury it.
@@ -370,12 +342,7 @@ impl State {
     fn hand_out(&mut self, slot: u32, step: Step) -> Dispatch {
         self.unlink(slot);
         let message = self.slab.get(slot);
-        Dispatch {
-            position: Position(message.position()),
-            line: message.queue(),
-            size: message.size(),
-            step,
-        }
+        Dispatch { position: Position(message.position()), line: message.queue(), size: message.size(), step }
     }
 
     /// When there may be something next, if nothing else happens.
@@ -386,57 +353,6 @@ impl State {
             (line.ready_len > 0 || parked).then(|| line.opens_at(now)).flatten()
         });
         due.into_iter().chain(opens.filter(|at| *at > now)).min()
-    }
-
-    /// Messages whose time is over, each taken, at most `max`; tells when to ask again.
-    pub(crate) fn expired(&mut self, now: Timestamp, max: usize) -> Vec<(Position, Option<Timestamp>)> {
-        if self.expires_at.is_none_or(|at| at > now) {
-            return Vec::new();
-        }
-        let mut over = Vec::new();
-        for line in self.lines.iter_mut().flatten() {
-            line.oldest = u32::MAX;
-        }
-        let mut next: Option<Timestamp> = None;
-        for (_, message) in self.slab.iter() {
-            let Some(line) = self.lines[usize::from(message.queue())].as_mut() else { continue };
-            line.oldest = line.oldest.min(message.enqueued);
-            let by_age = plus(Timestamp(u64::from(message.enqueued) * 1000 + 999), line.limits.age_max);
-            let own = message.odd().then(|| self.odd.get(&message.position())?.expires).flatten();
-            let at = own.map_or(by_age, |own| own.min(by_age));
-            let taken = matches!(message.place(), Place::Taken | Place::BehindTaken);
-            if at <= now && !taken && !line.dead_full && over.len() < max {
-                over.push(Position(message.position()));
-            } else {
-                // Whoever has taken it, or keeps the dead letter full, is asked again in a while.
-                let at = at.max(plus(now, std::time::Duration::from_secs(1)));
-                next = Some(next.map_or(at, |known| known.min(at)));
-            }
-        }
-        self.expires_at = next;
-        over.into_iter()
-            .filter_map(|position| match self.take(position) {
-                Take::Taken(due) => Some((position, due)),
-                Take::Busy | Take::Unknown => None,
-            })
-            .collect()
-    }
-
-    /// When [`State::expired`] may find something.
-    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
-        self.expires_at
-    }
-
-    /// Looks at every message to tell each queue's oldest.
-    pub(crate) fn survey(&mut self) {
-        for line in self.lines.iter_mut().flatten() {
-            line.oldest = u32::MAX;
-        }
-        for (_, message) in self.slab.iter() {
-            if let Some(line) = self.lines[usize::from(message.queue())].as_mut() {
-                line.oldest = line.oldest.min(message.enqueued);
-            }
-        }
     }
 
     /// Whether nothing of a lane waits.
@@ -470,6 +386,7 @@ impl State {
     }
 }
 
+mod age;
 mod lists;
 #[cfg(test)]
 mod tests;

@@ -42,8 +42,8 @@ pub enum CancelError {
 #[derive(Debug)]
 pub(crate) enum Cancelled {
     Done,
-    Running,
-    NotWaiting,
+    /// It runs, has ended, or is unknown.
+    NotDone,
 }
 
 impl Queue {
@@ -100,17 +100,14 @@ impl Queue {
             return Err(CancelError::Unknown);
         }
         let answer = self.ask(move |worker, answer| worker.cancel(id, answer)).await?;
-        match answer? {
-            Cancelled::Done => return Ok(()),
-            Cancelled::Running => return Err(CancelError::Running),
-            Cancelled::NotWaiting => {}
+        if let Cancelled::Done = answer? {
+            return Ok(());
         }
         match self.look(id).await?.map(|outcome| outcome.status().state) {
             None => Err(CancelError::Unknown),
             Some(MessageState::Cancelled) => Ok(()),
-            // It ended or came back between the two looks.
-            Some(state) if !state.is_end() => Err(CancelError::Running),
-            Some(state) => Err(CancelError::Ended(state)),
+            Some(state) if state.is_end() => Err(CancelError::Ended(state)),
+            Some(_) => Err(CancelError::Running),
         }
     }
 
@@ -259,8 +256,7 @@ impl Worker {
         let taken = self.state.borrow_mut().take(id.position());
         let due = match taken {
             Take::Taken(due) => due,
-            Take::Busy => return drop(answer.send(Ok(Cancelled::Running))),
-            Take::Unknown => return drop(answer.send(Ok(Cancelled::NotWaiting))),
+            Take::Busy | Take::Unknown => return drop(answer.send(Ok(Cancelled::NotDone))),
         };
         let worker = self.clone();
         self.spawn(async move {
@@ -271,8 +267,8 @@ impl Worker {
     async fn end_cancelled(&self, id: MessageId, due: Option<Timestamp>) -> Result<Cancelled, Failed> {
         let position = id.position();
         let named = self.named_of(position).ok_or(Failed::UnknownQueue)?;
-        let Some(message) = self.open_message(&named, position).await else {
-            return Ok(Cancelled::NotWaiting);
+        let Some(message) = self.open_message(&named, position, due).await else {
+            return Ok(Cancelled::NotDone);
         };
         let put_back = || {
             let now = self.now();
@@ -281,7 +277,7 @@ impl Worker {
         };
         if message.head.enqueued_at() != id.enqueued_at() {
             put_back();
-            return Ok(Cancelled::NotWaiting);
+            return Ok(Cancelled::NotDone);
         }
         let now = self.shared.clock.now();
         let record = Record {

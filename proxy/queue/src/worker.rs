@@ -10,7 +10,6 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use policy::limits;
 use store::StoreError;
@@ -113,6 +112,7 @@ impl Worker {
             self.spawn(self.clone().learn(found));
         }
         while self.phase.get() != Phase::Stopped {
+            self.on_time();
             self.take_in();
             self.bury_expired();
             self.dispatch();
@@ -130,7 +130,7 @@ impl Worker {
                 },
                 () = self.inbox.arrived.notified() => {}
                 () = self.changed.notified() => {}
-                () = sleep_until(wake) => self.on_time(),
+                () = sleep_until(wake) => {}
             }
             while self.tasks.borrow_mut().try_join_next().is_some() {}
         }
@@ -183,11 +183,12 @@ impl Worker {
 
     /// Indexes what the store has told.
     fn take_in(&self) {
-        if self.inbox.failed() && self.phase.get() != Phase::Stopped {
-            if let Some(why) = self.shared.store.condition().poisoned {
-                tracing::error!(%why, "the disk cannot be trusted: nothing is taken in or handed out");
-                self.phase.set(Phase::Poisoned);
-            }
+        if self.inbox.failed()
+            && self.phase.get() != Phase::Stopped
+            && let Some(why) = self.shared.store.condition().poisoned
+        {
+            tracing::error!(%why, "the disk cannot be trusted: nothing is taken in or handed out");
+            self.phase.set(Phase::Poisoned);
         }
         let entries = self.inbox.drain();
         if entries.is_empty() {
@@ -304,8 +305,13 @@ impl Worker {
     /// Publishes how each queue stands.
     fn note(&self) {
         let (now, stopped) = (self.now(), !self.may_dispatch());
+        let all = self.named.borrow();
         for (at, line) in self.state.borrow_mut().lines_mut() {
-            let Some(named) = self.named.borrow()[usize::from(at)].clone() else { continue };
+            let Some(named) = &all[usize::from(at)] else { continue };
+            if line.waiting == 0 && named.oldest.load(Ordering::Relaxed) == u32::MAX && line.noted().is_none()
+            {
+                continue;
+            }
             named.scheduled.store(line.scheduled, Ordering::Relaxed);
             named.retrying.store(line.retrying, Ordering::Relaxed);
             named.oldest.store(line.oldest, Ordering::Relaxed);
@@ -378,9 +384,5 @@ impl Worker {
                 other => return other,
             }
         }
-    }
-
-    pub(crate) fn wait_a_little(&self) -> Option<Timestamp> {
-        Some(plus(self.now(), Duration::from_secs(1)))
     }
 }

@@ -93,6 +93,10 @@ impl Admin {
             (&Method::GET, "/metrics") => self.metrics(),
             (_, "/live" | "/ready" | "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
             _ if !is_local => text(StatusCode::FORBIDDEN, "this is answered on loopback alone\n"),
+            // Before a page of elsewhere makes a browser ask under a name of its own (DNS rebinding).
+            _ if let Some(why) = operate::guard::misnamed(request.headers()) => {
+                text(StatusCode::FORBIDDEN, format!("{why}\n"))
+            }
             (_, ours) if operate::is_ours(ours) => self.operate.answer(request).await,
             (&Method::PUT | &Method::POST, _) if operate::guard::foreign(request.headers()).is_some() => {
                 text(StatusCode::FORBIDDEN, "a page of another origin may not ask this\n")

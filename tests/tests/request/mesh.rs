@@ -354,13 +354,13 @@ impl Mesh {
 
     /// GET of the admin address.
     pub(crate) async fn admin(&self, pod: &str, path: &str) -> Answer {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: admin\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
         ask(self.at(pod, ADMIN), &head).await.expect("the admin address answers")
     }
 
     /// The text at the admin address of a sidecar that may not listen yet.
     pub(crate) async fn admin_if_up(&self, pod: &str, path: &str) -> String {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: admin\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
         ask(self.at(pod, ADMIN), &head).await.map(|answer| answer.text()).unwrap_or_default()
     }
 

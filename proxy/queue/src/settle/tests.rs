@@ -30,7 +30,8 @@ fn every_2xx_is_done() {
 
 #[test]
 fn what_another_attempt_would_not_help_is_dead_at_once() {
-    let some = [300, 301, 302, 304, 307, 308, 399, 400, 401, 403, 405, 406, 411, 413, 414, 415, 418, 422, 451];
+    let some =
+        [300, 301, 302, 304, 307, 308, 399, 400, 401, 403, 405, 406, 411, 413, 414, 415, 418, 422, 451];
     all(some.map(status), Meaning::Bury(Reason::NonRetryable));
     let others = (300..500).filter(|code| ![404, 408, 409, 410, 425, 429].contains(code));
     all(others.map(status), Meaning::Bury(Reason::NonRetryable));

@@ -114,8 +114,7 @@ impl State {
     /// The first of those that may go: its rank and slot.
     pub(super) fn first_ready(&self, line: u16) -> Option<((usize, u64), u32)> {
         self.line(line).ready.iter().enumerate().find_map(|(priority, ready)| {
-            let fresh = (ready.first != NONE)
-                .then(|| (self.order(self.slab.get(ready.first)), ready.first));
+            let fresh = (ready.first != NONE).then(|| (self.order(self.slab.get(ready.first)), ready.first));
             let first = fresh.into_iter().chain(ready.returned.top()).min()?;
             Some(((priority, first.0), first.1))
         })
@@ -162,7 +161,7 @@ impl State {
                 }
             }
             Place::Returned => ready.returned.renamed(message.a, to),
-            Place::Delayed => self.due.renamed(message.a, to),
+            Place::Delayed => {}
             _ => {}
         }
         let behind = matches!(message.place(), Place::Behind | Place::BehindTaken);

@@ -28,7 +28,7 @@ fn limits() -> Limits {
 }
 
 fn state() -> State {
-    let mut state = State { slab: Slab::with_chunks_of(2), ..State::default() };
+    let mut state = State { slab: Slab::with_chunks_of(2, 0), ..State::default() };
     state.set_line(0, limits(), false);
     state
 }
@@ -286,10 +286,15 @@ fn thousands_a_second_are_possible_although_the_clock_ticks_in_milliseconds() {
     let mut state = with(|limits| (limits.per_second, limits.burst_max) = (Some(8000.0), 1));
     (1..=20_000).for_each(|position| state.add(entry(position)));
     let count: usize = (0..1000)
-        .map(|ms| std::iter::from_fn(|| state.next(Timestamp(NOW.0 + ms)).map(|d| {
-            state.gone(d.position);
-            state.landed(0, None, NOW);
-        })).count())
+        .map(|ms| {
+            std::iter::from_fn(|| {
+                state.next(Timestamp(NOW.0 + ms)).map(|d| {
+                    state.gone(d.position);
+                    state.landed(0, None, NOW);
+                })
+            })
+            .count()
+        })
         .sum();
     assert!((7990..=8010).contains(&count), "{count}");
 }
@@ -454,7 +459,21 @@ fn a_message_may_expire_before_the_others() {
     assert!(state.expired(after(4), 10).is_empty());
     assert_eq!(state.expired(after(5), 10), [(Position(2), None)]);
     state.gone(Position(2));
+    assert!(state.expired(after(7), 10).is_empty());
     assert_eq!(state.expires_at().map(|at| at > after(3000)), Some(true));
+}
+
+#[test]
+fn a_great_harvest_is_brought_in_without_a_pause() {
+    let mut state = with(|limits| limits.age_max = Duration::from_secs(60));
+    (1..=10_000).for_each(|position| state.add(keyed(position, position % 7)));
+    let mut over = 0;
+    while state.expires_at().is_some_and(|at| at <= after(62)) {
+        let some = state.expired(after(62), 64);
+        over += some.len();
+        some.into_iter().for_each(|(position, _)| state.gone(position));
+    }
+    assert_eq!((over, state.len()), (10_000, 0));
 }
 
 #[test]
@@ -479,6 +498,39 @@ fn what_stands_still_is_accounted_for() {
     state.line_mut(0).note(after(2), false);
     let full = state.line_mut(0).note(after(5), false);
     assert_eq!(full, Some((Blocked::Concurrency, Duration::from_secs(3))));
+}
+
+#[test]
+fn survivors_of_sparse_runs_move_and_keep_their_places() {
+    // Of each ten, one stays: in turn fresh, returned, delayed, a head, and two behind it.
+    let mut state = state();
+    for position in 0..600u64 {
+        let stays = position % 10 == 0;
+        let lane = (stays && position / 10 % 6 > 2).then_some(position / 60);
+        let due_at = (stays && position / 10 % 6 == 2).then(|| after(10));
+        state.add(Entry { lane, due_at, ..entry(position) });
+    }
+    let handed_out: Vec<u64> = state.all();
+    assert_eq!(handed_out.len(), 600 - 10 - 20);
+    let comes_back = |position: &u64| position % 10 == 0;
+    for position in handed_out.iter().filter(|position| comes_back(position)).rev() {
+        state.back(Position(*position), None, false, NOW);
+    }
+    for position in handed_out.iter().filter(|position| !comes_back(position)) {
+        state.end(*position);
+    }
+    assert_eq!(state.len(), 60);
+    assert!(state.slab.bytes() < 600 * 32, "they moved together: {}", state.slab.bytes());
+    let mut out = Vec::new();
+    while let Some(position) = state.next_at(NOW) {
+        out.push(position);
+        if position / 10 % 6 > 2 {
+            state.end(position);
+        }
+    }
+    assert_eq!(out, (0..60).filter(|at| at % 6 != 2).map(|at| at * 10).collect::<Vec<u64>>());
+    let due: Vec<u64> = std::iter::from_fn(|| state.next_at(after(10))).collect();
+    assert_eq!(due.len(), 10);
 }
 
 #[test]

@@ -30,8 +30,7 @@ impl Model {
 
     fn come_due(&mut self, now: u64) {
         let is_due = |kept: &Kept| !kept.taken && kept.due.is_some_and(|due| due <= now);
-        let mut due: Vec<usize> =
-            (0..self.messages.len()).filter(|at| is_due(&self.messages[*at])).collect();
+        let mut due: Vec<usize> = (0..self.messages.len()).filter(|at| is_due(&self.messages[*at])).collect();
         due.sort_by_key(|at| self.messages[*at].due);
         for at in due {
             self.messages[at].due = None;
@@ -47,9 +46,8 @@ impl Model {
 
     fn next(&mut self, now: u64) -> Option<u64> {
         self.come_due(now);
-        let may = |kept: &&Kept| {
-            !kept.taken && kept.due.is_none() && (kept.lane.is_none() || self.is_head(kept))
-        };
+        let may =
+            |kept: &&Kept| !kept.taken && kept.due.is_none() && (kept.lane.is_none() || self.is_head(kept));
         let best = self.messages.iter().filter(may).min_by_key(|kept| (kept.priority, kept.order))?;
         let position = best.position;
         self.get(position).taken = true;
