@@ -161,7 +161,7 @@ impl State {
                 }
             }
             Place::Returned => ready.returned.renamed(message.a, to),
-            Place::Delayed => {}
+            Place::Delayed => self.due.renamed(message.a, to),
             _ => {}
         }
         let behind = matches!(message.place(), Place::Behind | Place::BehindTaken);

@@ -512,7 +512,7 @@ fn survivors_of_sparse_runs_move_and_keep_their_places() {
     }
     let handed_out: Vec<u64> = state.all();
     assert_eq!(handed_out.len(), 600 - 10 - 20);
-    let comes_back = |position: &u64| position % 10 == 0;
+    let comes_back = |position: &u64| position.is_multiple_of(10);
     for position in handed_out.iter().filter(|position| comes_back(position)).rev() {
         state.back(Position(*position), None, false, NOW);
     }
