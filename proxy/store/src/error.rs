@@ -50,7 +50,7 @@ pub enum OpenError {
         known: i64,
     },
     /// It is not what was written.
-    #[error("{directory} is damaged: {details}. Open it once with salvage to keep what can be read")]
+    #[error("{directory} is damaged: {details}. Open it once with --queue-salvage to keep what can be read")]
     Damaged {
         /// The directory.
         directory: PathBuf,
@@ -58,7 +58,9 @@ pub enum OpenError {
         details: String,
     },
     /// Its file system cannot keep what it is given.
-    #[error("{directory} is on {kind}, which keeps nothing over a crash")]
+    #[error(
+        "{directory} is on {kind}, which keeps nothing over a crash: use a volume of the pod, or allow it (--queue-allow-volatile)"
+    )]
     NotDurable {
         /// The directory.
         directory: PathBuf,

@@ -32,6 +32,10 @@ const FORGETFUL: &[(u64, &str)] = &[
 /// A directory that is ours until this is dropped.
 pub(crate) struct Directory {
     path: PathBuf,
+    /// The database, opened before SQLite does and closed after it: closing any descriptor of a file
+    /// lets go the locks that the process has on it (POSIX, fcntl(2)), and another program that then
+    /// reads the database takes the file for writing ahead away.
+    database: Option<File>,
     _lock: File,
 }
 
@@ -53,7 +57,7 @@ impl Directory {
             .open(path.join(LOCK))
             .map_err(|e| disk(&e, "its lock"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), database: None, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(disk(&source, "its lock")),
         }
@@ -80,6 +84,21 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Opens the database for looks of our own, if it is there; before SQLite opens it.
+    pub(crate) fn hold_database(&mut self) -> io::Result<()> {
+        self.database = match File::open(self.file(DATABASE)) {
+            Ok(file) => Some(file),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => None,
+            Err(other) => return Err(other),
+        };
+        Ok(())
+    }
+
+    /// The database as it is held; `None` if it is new.
+    pub(crate) fn database(&self) -> Option<&File> {
+        self.database.as_ref()
     }
 
     /// Flushes the names of the files in it, and its own name.

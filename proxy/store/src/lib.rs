@@ -85,7 +85,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use error::{OpenError, StoreError};
 use limits::{LIST_MAX, WAITING_KIB_MAX};
-use message::{Change, Changed, Ended, Entry, Loaded, Position, QueueId, QueueRow, State, Timestamp};
+use message::{Change, Changed, Dedupe, Ended, Entry, Loaded, Position, QueueId, QueueRow, State, Timestamp};
 use reader::{Answer, ListSlice, Read};
 use shared::Shared;
 use writer::{Job, Reply, Task, Work};
@@ -219,6 +219,17 @@ impl Store {
     pub async fn write(&self, changes: Vec<Change>) -> Result<Vec<Changed>, StoreError> {
         match self.ask(Work::Changes(changes)).await? {
             Reply::Changed(changed) => Ok(changed),
+            _ => Err(self.inner.shared.unanswered()),
+        }
+    }
+
+    /// Looks a key up without storing anything: [`Changed::Duplicate`] if it is still remembered.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn find(&self, dedupe: Dedupe) -> Result<Option<Changed>, StoreError> {
+        match self.ask(Work::Find(dedupe)).await? {
+            Reply::Found(found) => Ok(found),
             _ => Err(self.inner.shared.unanswered()),
         }
     }

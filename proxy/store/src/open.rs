@@ -95,7 +95,7 @@ fn in_memory(options: Options, budget: Budget, each: &mut dyn FnMut(Entry)) -> R
 
 fn on_disk(
     options: Options,
-    directory: Directory,
+    mut directory: Directory,
     budget: Budget,
     each: &mut dyn FnMut(Entry),
 ) -> Result<Opened, OpenError> {
@@ -114,6 +114,7 @@ fn on_disk(
     if salvage::is_unfinished(&directory) {
         return Err(names.damaged("a salvage was interrupted".to_owned()));
     }
+    directory.hold_database().map_err(|e| names.disk(&e))?;
     let connection = database(&directory, vfs, budget, &names)?;
     let further = |cache_kib| further(&directory, vfs, cache_kib, budget).map_err(|e| names.sqlite(&e));
     let reads = further(READER_CACHE_KIB)?;
@@ -174,9 +175,10 @@ fn further(
 
 /// Asks for the pages of what is read now, since the kernel was made to forget them.
 fn prefetch(connection: &Connection, directory: &Directory) -> rusqlite::Result<()> {
+    let Some(database) = directory.database() else { return Ok(()) };
     let mut roots = connection.prepare(sql::ROOTS)?;
     let roots = roots.query_map([], |row| row.get::<_, i64>(0).map(|page| page as u64))?;
-    prefetch::leaves_of(&directory.file(DATABASE), &roots.collect::<rusqlite::Result<Vec<_>>>()?);
+    prefetch::leaves_of(database, &roots.collect::<rusqlite::Result<Vec<_>>>()?);
     Ok(())
 }
 

@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use rustix::fs::{Advice, fadvise};
 
@@ -23,19 +22,18 @@ const INNER_HEAD_BYTES: usize = 12;
 const DEPTH_MAX: usize = 6;
 
 /// Asks for the leaves of the tables that begin at `roots`. Whether it worked is seen in the time alone.
-pub(crate) fn leaves_of(database: &Path, roots: &[u64]) {
-    let Ok(file) = File::open(database) else { return };
+pub(crate) fn leaves_of(file: &File, roots: &[u64]) {
     for root in roots {
         let mut level = vec![*root];
         for _ in 0..DEPTH_MAX {
-            let below: Vec<u64> = level.iter().flat_map(|page| children(&file, *page)).collect();
+            let below: Vec<u64> = level.iter().flat_map(|page| children(file, *page)).collect();
             if below.is_empty() {
                 break;
             }
-            ask_for(&file, &below);
+            ask_for(file, &below);
             level = below;
             // Below the last inner level there are leaves alone; one look tells.
-            if level.first().is_some_and(|page| children(&file, *page).is_empty()) {
+            if level.first().is_some_and(|page| children(file, *page).is_empty()) {
                 break;
             }
         }

@@ -81,6 +81,15 @@ fn open(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// As [`open`]; a database that is shorter than its first page says is read as far as it goes.
+fn open_damaged(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let connection = schema::open(path, vfs)?;
+    connection.execute_batch(sql::READ_ANYWAY)?;
+    writer::never_copies_at_close(&connection)?;
+    schema::set_up(&connection, WRITER_CACHE_KIB, u64::from(u32::MAX - 1))?;
+    Ok(connection)
+}
+
 /// Gives the damaged files another name, and the copy theirs.
 fn put_in_place(directory: &Directory, copy: &Path) -> std::io::Result<()> {
     let aside =
@@ -106,22 +115,24 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Copies what checks; returns how many messages do not.
+/// Copies what checks; returns how many messages do not, at least.
 fn copy_all(damaged: &Path, copy: &Path, vfs: Option<&str>, names: &Names<'_>) -> Result<u64, OpenError> {
     let sqlite = |e: rusqlite::Error| names.sqlite(&e);
-    let source = open(damaged, vfs).map_err(sqlite)?;
+    let source = match open_damaged(damaged, vfs) {
+        Ok(source) => Some(source),
+        // Not even its first page can be read: nobody knows how much is lost.
+        Err(error) if is_damage(&error) => None,
+        Err(error) => return Err(names.sqlite(&error)),
+    };
     let target = open(copy, vfs).map_err(sqlite)?;
     schema::create(&target, true).map_err(sqlite)?;
-    let mut salvage = Salvage { source: &source, target: &target, copied: 0, highest: 0, lost: 0 };
     target.execute_batch(sql::BEGIN_WRITE).map_err(sqlite)?;
-    salvage.queues().map_err(sqlite)?;
-    salvage.messages().map_err(sqlite)?;
-    salvage.records().map_err(sqlite)?;
-    salvage.keys().map_err(sqlite)?;
-    salvage.positions().map_err(sqlite)?;
+    let lost = match &source {
+        Some(source) => everything(source, &target).map_err(sqlite)?,
+        None => 1,
+    };
     target.execute_batch(sql::COMMIT).map_err(sqlite)?;
     target.query_row(sql::CHECKPOINT_TRUNCATE, [], |_| Ok(())).map_err(sqlite)?;
-    let lost = salvage.lost;
     target.close().map_err(|(_, e)| names.sqlite(&e))?;
     for name in ["-wal", "-shm"] {
         let mut path = copy.as_os_str().to_owned();
@@ -129,6 +140,17 @@ fn copy_all(damaged: &Path, copy: &Path, vfs: Option<&str>, names: &Names<'_>) -
         remove(&PathBuf::from(path)).map_err(|e| names.disk(&e))?;
     }
     Ok(lost)
+}
+
+/// Copies everything that can be read; returns how many messages cannot.
+fn everything(source: &Connection, target: &Connection) -> rusqlite::Result<u64> {
+    let mut salvage = Salvage { source, target, copied: 0, highest: 0, lost: 0 };
+    salvage.queues()?;
+    salvage.messages()?;
+    salvage.records()?;
+    salvage.keys()?;
+    salvage.positions()?;
+    Ok(salvage.lost)
 }
 
 /// A copy on its way. Errors are the target's alone: what cannot be read of the source is passed by.

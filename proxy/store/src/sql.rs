@@ -65,6 +65,8 @@ statements! {
     CHECKPOINT_RESTART = "PRAGMA wal_checkpoint(RESTART)";
     CHECKPOINT_TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)";
 
+    /// Lets a database be read whose first page does not fit the rest: used by salvage.
+    READ_ANYWAY = "PRAGMA writable_schema = ON";
     /// Reads every page: used by salvage.
     CHECK_SCAN = "PRAGMA quick_check(1)";
     /// The pages where the tables begin that an opening reads.

@@ -4,6 +4,8 @@
 //! commit is flushed before the next frame is written, a tail is at most one transaction: a frame that
 //! fits *behind* the commit of the transaction with the broken frame proves that this transaction was
 //! flushed, and perhaps promised. Then the file is damaged, and replaying it would lose commits silently.
+//! The same holds where the broken frame is itself a commit and the next one follows from what it says, or
+//! ought to say, of itself.
 //!
 //! Format: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, §4.1 and §4.2.
 
@@ -75,6 +77,10 @@ struct Walk {
     behind: u64,
     /// A frame that fits stands behind the first of those.
     proof: bool,
+    /// The frame that ends replay says that it is a commit: the sum it ought to have, for the next frame.
+    broken_commit: Option<Sum>,
+    /// The sum it has.
+    says: Option<Sum>,
 }
 
 fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
@@ -85,8 +91,18 @@ fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
     while read_whole(file, &mut frame)? {
         let stored = Sum(word(&frame[16..]), word(&frame[20..]));
         let current = head.is_current(&frame[8..16]);
-        let fits = current && head.add(head.add(sum, &frame[..8]), &frame[FRAME_HEAD_BYTES..]) == stored;
-        walk.frame(at, fits, word(&frame[4..]) != 0);
+        let summed = |before: Sum| head.add(head.add(before, &frame[..8]), &frame[FRAME_HEAD_BYTES..]);
+        let commit = word(&frame[4..]) != 0;
+        let follows = walk.broken_commit.take().is_some_and(|ought| current && summed(ought) == stored);
+        let fits = current && summed(sum) == stored;
+        let ended_before = walk.ended.is_some();
+        walk.frame(at, fits || follows, commit);
+        if !ended_before && walk.ended.is_some() && current && commit {
+            walk.broken_commit = Some(summed(sum));
+            walk.says = Some(stored);
+        } else if let Some(says) = walk.says.take() {
+            walk.proof |= follows || (fits && says == sum);
+        }
         // Behind the end each frame is held against what the one before it says of itself.
         sum = stored;
         at += frame.len() as u64;

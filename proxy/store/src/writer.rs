@@ -21,7 +21,7 @@ use crate::checkpoint::{Background, WalState};
 use crate::dedupe::Generations;
 use crate::error::StoreError;
 use crate::files::Directory;
-use crate::message::{Change, Changed, Entry, QueueId, Timestamp};
+use crate::message::{Change, Changed, Dedupe, Entry, QueueId, Timestamp};
 use crate::reader::{Read, Reader};
 use crate::shared::Shared;
 use crate::space::{Budget, waiting_bytes};
@@ -55,6 +55,7 @@ pub(crate) enum Work {
     PutQueue { name: String, settings: Bytes },
     RemoveQueue(QueueId),
     Sweep { now: Timestamp, removed: u64 },
+    Find(Dedupe),
 }
 
 /// What was written.
@@ -65,13 +66,14 @@ pub(crate) enum Reply {
     /// It is not removed: it has so many messages.
     Holds(u64),
     Swept(u64),
+    Found(Option<Changed>),
 }
 
 impl Work {
     fn changes(&self) -> &[Change] {
         match self {
             Self::Changes(changes) => changes,
-            Self::PutQueue { .. } | Self::RemoveQueue(_) | Self::Sweep { .. } => &[],
+            Self::PutQueue { .. } | Self::RemoveQueue(_) | Self::Sweep { .. } | Self::Find(_) => &[],
         }
     }
 
@@ -80,7 +82,7 @@ impl Work {
         match self {
             Self::Changes(changes) => waiting_bytes(changes),
             Self::PutQueue { name, settings } => (name.len() + settings.len()) as u64,
-            Self::RemoveQueue(_) | Self::Sweep { .. } => 0,
+            Self::RemoveQueue(_) | Self::Sweep { .. } | Self::Find(_) => 0,
         }
     }
 

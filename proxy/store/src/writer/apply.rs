@@ -29,6 +29,9 @@ impl Writer<'_> {
             }
             Work::PutQueue { name, settings } => self.put_queue(name, settings).map(Reply::Queue),
             Work::RemoveQueue(queue) => self.remove_queue(*queue),
+            Work::Find(dedupe) => {
+                Ok(Reply::Found(self.known(dedupe)?.map(|known| duplicate(&known, dedupe))))
+            }
             Work::Sweep { now, .. } => self.sweep(*now).map(Reply::Swept),
         }
     }
@@ -57,8 +60,7 @@ impl Writer<'_> {
         if let Some(dedupe) = &draft.dedupe
             && let Some(known) = self.known(dedupe)?
         {
-            let same = known.fingerprint == dedupe.fingerprint;
-            return Ok(Changed::Duplicate { position: known.position, same });
+            return Ok(duplicate(&known, dedupe));
         }
         let position = self.next_position()?;
         let entry = entry_of(draft, position);
@@ -232,6 +234,10 @@ impl Writer<'_> {
         };
         Ok(self.statements.message_stands.query_row([position.0 as i64], read).optional()?)
     }
+}
+
+fn duplicate(known: &Known, dedupe: &Dedupe) -> Changed {
+    Changed::Duplicate { position: known.position, same: known.fingerprint == dedupe.fingerprint }
 }
 
 fn entry_of(draft: &Draft, position: Position) -> Entry {
