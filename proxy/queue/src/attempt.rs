@@ -75,7 +75,7 @@ impl Worker {
         let Some(mut message) = self.open_message(named, position, None).await else { return };
         let entry = message.loaded.entry;
         if entry.begun {
-            message.history.push(interrupted(&entry));
+            message.history.push(interrupted(&entry, &message.head));
             message.changed = true;
         }
         let wall = self.shared.clock.now();
@@ -85,13 +85,22 @@ impl Worker {
         if u32::from(entry.attempts) > message.policy().delivery.retry {
             return self.bury(named, message, Reason::Exhausted, None).await;
         }
-        match self.shared.store.write(vec![Change::Begin(position)]).await {
+        let mut steps = Vec::with_capacity(2);
+        if message.changed {
+            // Should this attempt be cut off too, the ones before are still told.
+            let history = Some(message.history.bytes());
+            steps.push(Change::Retry { position, due_at: None, free: false, history });
+        }
+        steps.push(Change::Begin(position));
+        match self.shared.store.write(steps).await {
             Ok(changed) if changed.first() != Some(&Changed::Missing) => {}
             Ok(_) => return self.vanished(named, position, entry.bytes),
             Err(error) => return self.not_now(named, position, None, &error),
         }
         message.loaded.entry.attempts = entry.attempts.saturating_add(1);
+        self.carried.borrow_mut().insert(position);
         let made = self.carry(named, &message).await;
+        self.carried.borrow_mut().remove(&position);
         self.settle(named, message, made).await;
     }
 
@@ -264,7 +273,10 @@ impl Worker {
             result_until: crate::schedule::plus(now, policy.result_ttl).0,
             had_result: result.is_some(),
         };
-        let kept = keeps.then(|| crate::schedule::plus(now, policy.result_ttl + limits::RECORD_KEPT));
+        // That it succeeded is known for a while, with its response or without; nobody asks for the end
+        // of a callback.
+        let asked_for = keeps || !message.settings.callbacks;
+        let kept = asked_for.then(|| crate::schedule::plus(now, policy.result_ttl + limits::RECORD_KEPT));
         let remembered = message.head.remembered_until.map(Timestamp).filter(|at| *at > now);
         let until = kept.max(remembered);
         let end = Change::End {
@@ -357,9 +369,10 @@ fn account(made: &Made) -> Attempt {
     Attempt { at: made.began, status, grpc, error, duration: made.took }
 }
 
-fn interrupted(entry: &Entry) -> Attempt {
+/// An attempt whose end nobody saw. It began when the message was due, or later.
+fn interrupted(entry: &Entry, head: &Head) -> Attempt {
     Attempt {
-        at: entry.due_at.unwrap_or_default(),
+        at: entry.due_at.unwrap_or(head.enqueued_at()),
         status: None,
         grpc: false,
         error: Some("the proxy stopped during this attempt".into()),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use policy::limits;
-use store::message::Timestamp;
+use store::message::{Change, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,8 +26,21 @@ impl Worker {
                 worker.phase.set(Phase::Stopping);
             }
             let _ = timeout_at(end, worker.until(|| worker.under_way() == 0)).await;
+            worker.give_back().await;
             let _ = answer.send(worker.left_behind());
         });
+    }
+
+    /// Attempts that the end of the budget cuts off use nothing up: no dead letter because of a shutdown.
+    /// One that ends after all, before the store is closed, settles as ever.
+    async fn give_back(&self) {
+        let cut: Vec<_> = self.carried.borrow().iter().copied().collect();
+        for position in cut {
+            let free = Change::Retry { position, due_at: None, free: true, history: None };
+            if let Err(error) = self.shared.store.write(vec![free]).await {
+                tracing::warn!(%position, %error, "an attempt that was cut off counts as used up");
+            }
+        }
     }
 
     /// Waits until `done` holds after a turn of the thread.

@@ -167,7 +167,10 @@ impl Queue {
         let head = head(enqueue, now);
         let draft = draft(named, enqueue, &head, now);
         let bytes = (draft.head.len() + draft.body.len()) as u64;
-        let reserved = self.shared().reserve(named, bytes)?;
+        let reserved = match self.shared().reserve(named, bytes) {
+            Ok(reserved) => reserved,
+            Err(full) => return self.known_or(named, draft.dedupe, full).await,
+        };
         match self.append(draft, reserved, &head).await {
             Ok(Changed::Stored(position)) => Ok(self.accepted(named, position, now, false)),
             Ok(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
@@ -177,6 +180,21 @@ impl Queue {
                 Err(Refused::Poisoned("the store gave an answer that it cannot give".into()))
             }
             Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// A repetition needs no room: it is told so also when there is none.
+    async fn known_or(
+        &self,
+        named: &Arc<Named>,
+        dedupe: Option<Dedupe>,
+        full: Refused,
+    ) -> Result<Accepted, Refused> {
+        let Some(dedupe) = dedupe else { return Err(full) };
+        match self.shared().store.find(dedupe).await.map_err(refused)? {
+            Some(Changed::Duplicate { position, same: true }) => self.first_of(named, position).await,
+            Some(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
+            _ => Err(full),
         }
     }
 

@@ -6,7 +6,7 @@
 //! borrowed between awaits and never over one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) expiring: Cell<usize>,
     /// Dead letters that are being redriven, and the number of the job that does it.
     pub(crate) redriving: RefCell<HashMap<u16, u64>>,
+    /// Messages whose attempts are on their way out.
+    pub(crate) carried: RefCell<HashSet<Position>>,
     tasks: RefCell<JoinSet<()>>,
     inbox: Arc<Inbox>,
     found: RefCell<Vec<QueueId>>,
@@ -94,6 +96,7 @@ impl Worker {
             setting_up: tokio::sync::Mutex::new(()),
             expiring: Cell::new(0),
             redriving: RefCell::default(),
+            carried: RefCell::default(),
             tasks: RefCell::default(),
             inbox: opening.inbox,
             found: RefCell::new(ids),
