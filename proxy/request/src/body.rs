@@ -49,6 +49,8 @@ pub enum Received {
     Incoming(Incoming),
     /// It is all there; it may be sent as often as need be.
     Whole(Bytes),
+    /// So much of it was read already; a connection brings the rest.
+    Begun(Bytes, Incoming),
 }
 
 impl From<Incoming> for Received {

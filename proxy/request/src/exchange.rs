@@ -52,6 +52,9 @@ impl Source {
             Received::Whole(bytes) => Self::Whole(bytes),
             Received::Incoming(body) if http_body::Body::is_end_stream(&body) => Self::Empty,
             Received::Incoming(body) => Self::Replay(Replay::new(body, backend.retry_body_bytes_max(), kept)),
+            Received::Begun(read, body) => {
+                Self::Replay(Replay::begun(&read, body, backend.retry_body_bytes_max(), kept))
+            }
         }
     }
 }

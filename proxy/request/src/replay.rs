@@ -54,6 +54,8 @@ struct State {
     source_ended: bool,
     source_failed: bool,
     attempt: u32,
+    /// Something was read before the first attempt.
+    begun: bool,
 }
 
 fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -74,8 +76,16 @@ impl Replay {
             source_ended: false,
             source_failed: false,
             attempt: 0,
+            begun: false,
         };
         Self { shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// A body of which `read` was taken from its source before: that much is kept in any case.
+    pub(crate) fn begun(read: &Bytes, source: Incoming, bytes_max: u64, total: &Kept) -> Self {
+        let replay = Self::new(source, bytes_max.max(read.len() as u64), total);
+        lock(&replay.shared).keep_read(read);
+        replay
     }
 
     /// Whether the whole of what was taken from the source so far can be sent again.
@@ -106,7 +116,7 @@ impl State {
         self.overflowed = true;
         self.bytes_max = 0;
         // What a running attempt has not repeated yet must stay; it has when it reads the source.
-        if self.attempt <= 1 {
+        if self.attempt <= 1 && !self.begun {
             self.forget();
         }
     }
@@ -125,6 +135,18 @@ impl State {
         if self.bytes > self.bytes_max || !self.copy(data) {
             self.overflowed = true;
             self.forget();
+        }
+    }
+
+    /// What was read before there was an attempt cannot be left out: the process' bound is passed over,
+    /// by as much as its reader was let to hold.
+    fn keep_read(&mut self, read: &Bytes) {
+        self.begun = true;
+        self.bytes += read.len() as u64;
+        for part in read.chunks(BLOCK_BYTES) {
+            self.taken += part.len() as u64;
+            self.total.0.fetch_add(part.len() as u64, Ordering::Relaxed);
+            self.blocks.push(part.to_vec());
         }
     }
 

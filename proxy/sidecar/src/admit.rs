@@ -10,6 +10,7 @@ pub(crate) mod call;
 pub(crate) mod problem;
 pub(crate) mod seal;
 mod spill;
+mod unary;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -135,12 +136,43 @@ impl Admit {
         let answer = Answer::to(&parts, preference);
         match decide(policy, &parts, preference, upgrade) {
             Decision::Proxy => proxy.forward(Request::from_parts(parts, body.into())).await,
+            Decision::TakeIn if answer.is_grpc() && !preference.respond_async => {
+                self.unary_or_proxy(policy, parts, body, going, &answer, proxy).await
+            }
             Decision::TakeIn => Ok(match self.take_in(policy, parts, body, going, &answer).await {
                 Ok(response) => response,
                 Err(problem) => self.refuse(&answer, problem),
             }),
             Decision::TryFirst => self.try_first(policy, parts, body, going, &answer, proxy).await,
         }
+    }
+
+    /// A call that nobody asked to be asynchronous is taken in if it is unary: one message and the
+    /// end. A stream goes its way; what was read of it goes first.
+    async fn unary_or_proxy(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        mut parts: Parts,
+        mut body: Incoming,
+        going: &Going,
+        answer: &Answer,
+        proxy: &impl Proxy,
+    ) -> Result<Response<Body>, Failure> {
+        let max = usize::try_from(policy.body_bytes_max).unwrap_or(usize::MAX);
+        let read = match unary::read(&mut body, max).await {
+            Ok(unary::Read::Whole(body)) => body,
+            Ok(unary::Read::Stream(begun)) => {
+                return proxy.forward(Request::from_parts(parts, Received::Begun(begun, body))).await;
+            }
+            Err(problem) => return Ok(self.refuse(answer, problem)),
+        };
+        let stored = match check(policy, &mut parts) {
+            Ok(asked) => {
+                self.store(policy, Ready { parts, body: read, asked, _room: None }, going, answer).await
+            }
+            Err(problem) => Err(problem),
+        };
+        Ok(stored.unwrap_or_else(|problem| self.refuse(answer, problem)))
     }
 
     async fn take_in(

@@ -94,5 +94,6 @@ impl Problem {
 
 /// Whole seconds, at least one: `Retry-After: 0` asks for a storm.
 pub(crate) fn seconds(after: Duration) -> u64 {
-    after.as_secs_f64().ceil().max(1.0) as u64
+    let begun = u64::from(after.subsec_nanos() > 0);
+    after.as_secs().saturating_add(begun).max(1)
 }

@@ -9,11 +9,12 @@ use policy::snapshot::DestinationKey;
 use request::body::{Body, Received};
 use request::deliver::authority_of;
 use request::forward::{Passage, forward};
-use request::outcome::{Cause, Failure};
+use request::outcome::Failure;
 
 use super::Outbound;
 use crate::admit::Proxy;
-use crate::discovery::Reached;
+use crate::admit::problem::{self, Problem};
+use crate::discovery::{Reached, Unreachable};
 use crate::messages::{self, Asker};
 
 /// A request on its synchronous way.
@@ -46,13 +47,22 @@ impl Outbound {
         };
         let address = SocketAddr::new(holder.into(), messages::PORT);
         let (authority, key) = (authority_of(address), DestinationKey::Address(address));
-        let cell = self.find(&key).await.map_err(|unreachable| Failure::from(&unreachable))?;
+        let gone = || {
+            let detail = format!("the pod {holder} that kept this request is not of the mesh");
+            Ok(Problem::new(problem::UNKNOWN, detail).into_response())
+        };
+        let cell = match self.find(&key).await {
+            Ok(cell) => cell,
+            Err(Unreachable::Unknown(_)) => return gone(),
+            Err(unreachable) => return Err(Failure::from(&unreachable)),
+        };
         let now = cell.now();
-        let reached = now.as_ref().as_ref().map_err(Failure::from)?;
-        if reached.outside {
-            let details = format!("the pod {holder} that keeps this request is not of the mesh");
-            return Err(Failure::new(Cause::UnknownDestination, details));
-        }
+        let reached = match now.as_ref() {
+            Ok(reached) if reached.outside => return gone(),
+            Ok(reached) => reached,
+            Err(Unreachable::Unknown(_)) => return gone(),
+            Err(unreachable) => return Err(Failure::from(unreachable)),
+        };
         let passing = Passing { outbound: self, authority: &authority, reached, redirected: false };
         passing.forward(request.map(Received::from)).await
     }
