@@ -1,6 +1,7 @@
 //! demo: a mesh on one machine: started, asked, disturbed, judged, ended.
 
 mod evidence;
+mod messages;
 mod pods;
 mod processes;
 mod story;
@@ -19,12 +20,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use evidence::Evidence;
-use pods::{CONTROLLER, CONTROLLER_ADMIN, HOST, INTRUDER, NAMESPACE, ORDERS_2, PODS, Pod, RECEIVERS, WEB};
+use pods::{
+    CONTROLLER, CONTROLLER_ADMIN, HOST, INTRUDER, MAIL, NAMESPACE, ORDERS_2, PODS, Pod, RECEIVERS, WEB,
+};
 use processes::Processes;
 use story::Story;
 use traffic::{CLIENTS, Plan, SPREAD};
 
-/// The whole run ends within this; on an idle machine it takes about five seconds.
+/// The whole run ends within this; on an idle machine it takes about seven seconds.
 const RUN_TIMEOUT: Duration = Duration::from_secs(28);
 /// The share of the traffic's time after which orders-2's application is stopped.
 const STOP_AT: f64 = 0.3;
@@ -36,17 +39,21 @@ const BACK_TIMEOUT: Duration = limits::CONNECT_BACKOFF_MAX.saturating_add(Durati
 const MORE: u64 = 100;
 /// The time those are spread over.
 const MORE_SPREAD: Duration = Duration::from_millis(250);
+/// The directory of web's queue, in the demo's own.
+const QUEUE: &str = "web.queue";
 
 /// Runs a small mesh on this machine, without root, and shows that it works.
 ///
-/// Starts the controller and four pods on 127.0.1.x, each with its own sidecar; sends requests
+/// Starts the controller and five pods on 127.0.1.x, each with its own sidecar; sends requests
 /// through web's sidecar to the two pods of orders, and by an HTTPRoute to prices; stops and restarts
-/// orders-2's application in the middle; then prints what the sidecars' metrics, the receivers and
-/// the controller say. Ends by itself; exits 1 when anything was not as it should be.
+/// orders-2's application in the middle. Then sends asynchronous requests to mail, whose application
+/// is stopped, kills and restarts web's sidecar, and starts mail again. At last prints what the
+/// sidecars' metrics, the receivers and the controller say. Ends by itself; exits 1 when anything was
+/// not as it should be.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidegate demo                            about five seconds, then exit code 0 or 1
+  tidegate demo                            about seven seconds, then exit code 0 or 1
   tidegate demo --keep                     leave it running, with addresses to try, until Ctrl-C
   tidegate demo --fault wrong-identity     break it on purpose and see it noticed
 
@@ -74,6 +81,8 @@ enum Fault {
     UnusedEndpoint,
     /// One request of twenty is sent where the answer is 500.
     FailedRequest,
+    /// The directory of web's queue is removed while its sidecar is down.
+    LoseMessage,
 }
 
 impl Demo {
@@ -131,21 +140,26 @@ impl Demo {
         let bar = story.bar(self.requests);
         let sending = plan.clone().send(bar);
         let (sent, before_restart) = tokio::try_join!(sending, self.disturb(processes, story))?;
-        story.step("traffic", "ended");
+        story.traffic_ended();
         (evidence.sent, evidence.before_restart) = (sent, before_restart);
         until_back(&mut evidence, plan, story).await?;
         processes.none_ended()?;
         let unstarted = (self.fault == Some(Fault::UnusedEndpoint)).then_some(ORDERS_2);
         evidence::collect(&mut evidence, unstarted).await?;
+        if self.fault.is_none_or(|fault| fault == Fault::LoseMessage) {
+            let lose = self.fault == Some(Fault::LoseMessage);
+            evidence.messages = Some(messages::walk(processes, story, lose).await?);
+            processes.none_ended()?;
+        }
         story.tables(&evidence);
         Ok(story.verdicts(&verdict::verdicts(&evidence)))
     }
 
     async fn start_pods(&self, processes: &mut Processes, story: &Story) -> anyhow::Result<()> {
-        for pod in RECEIVERS {
-            if self.fault != Some(Fault::UnusedEndpoint) || pod != ORDERS_2 {
-                start_workload(processes, pod)?;
-            }
+        let unstarted = (self.fault == Some(Fault::UnusedEndpoint)).then_some(ORDERS_2);
+        let applications = || RECEIVERS.into_iter().chain([MAIL]).filter(|pod| Some(*pod) != unstarted);
+        for pod in applications() {
+            start_workload(processes, pod)?;
         }
         for pod in PODS {
             let wrong = self.fault == Some(Fault::WrongIdentity) && pod == ORDERS_2;
@@ -156,10 +170,8 @@ impl Demo {
             let identity = evidence::identities().await?.remove(pod.name).unwrap_or_default();
             story.step(pod.name, &format!("sidecar ready, certified as {identity}"));
         }
-        for pod in RECEIVERS {
-            if self.fault != Some(Fault::UnusedEndpoint) || pod != ORDERS_2 {
-                processes.ready(&pod.workload(), pod.application(), "/counts").await?;
-            }
+        for pod in applications() {
+            processes.ready(&pod.workload(), pod.application(), "/counts").await?;
         }
         Ok(())
     }
@@ -244,7 +256,13 @@ fn start_sidecar(processes: &mut Processes, pod: Pod, account: &str) -> anyhow::
         ("--admin", pod.admin().to_string()),
         ("--log", "warn".to_owned()),
     ];
-    processes.start(&pod.sidecar(), "tidegate-proxy", &flags(&arguments))
+    let mut arguments = flags(&arguments);
+    if pod == WEB {
+        let queue = processes.path(QUEUE).display().to_string();
+        // The system's temporary directory may be a tmpfs.
+        arguments.extend(["--queue-directory".to_owned(), queue, "--queue-allow-volatile".to_owned()]);
+    }
+    processes.start(&pod.sidecar(), "tidegate-proxy", &arguments)
 }
 
 fn flags(arguments: &[(&str, String)]) -> Vec<String> {

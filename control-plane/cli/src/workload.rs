@@ -57,6 +57,8 @@ pub(crate) struct Workload {
 pub(crate) struct Counts {
     /// POST, by id.
     pub(crate) posts: BTreeMap<u64, u32>,
+    /// The ids of POSTs in the order in which each first arrived.
+    pub(crate) order: Vec<u64>,
     /// Everything else, by id.
     pub(crate) others: BTreeMap<u64, u32>,
     /// By the `l5d-client-id` header; empty for none.
@@ -177,9 +179,13 @@ impl Application {
     }
 
     fn count(&self, post: bool, id: u64, client: &str) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = &mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = if post { &mut counts.posts } else { &mut counts.others };
-        *ids.entry(id).or_default() += 1;
+        let times = ids.entry(id).or_default();
+        *times += 1;
+        if post && *times == 1 {
+            counts.order.push(id);
+        }
         *counts.clients.entry(client.to_owned()).or_default() += 1;
     }
 

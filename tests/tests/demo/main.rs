@@ -61,7 +61,7 @@ fn says(output: &Output, code: i32, sentences: &[&str]) {
 /// Whether nothing listens any more where the demo's programs did.
 #[track_caller]
 fn all_ended() {
-    let pods = (2..=5).flat_map(|pod| [4140, 4143, 4191, 8080].map(|port| format!("127.0.1.{pod}:{port}")));
+    let pods = (2..=6).flat_map(|pod| [4140, 4143, 4191, 8080].map(|port| format!("127.0.1.{pod}:{port}")));
     let controller = [8086, 8087].map(|port| format!("127.0.1.1:{port}"));
     for address in pods.chain(controller) {
         assert!(std::net::TcpStream::connect(&address).is_err(), "something still listens on {address}");
@@ -80,9 +80,29 @@ fn demo_proves_every_verdict_and_leaves_nothing_behind() {
         "both endpoints of orders were used",
         "requests under /prices to prices",
         "orders-2 was stopped in the middle and took",
-        "PASSED: all 8 proven",
+        "200 of 200 answered 202, Tidegate-Durability: local",
+        "sidecar killed (SIGKILL)",
+        ", to be drained in ",
+        "all 200 messages were accepted",
+        "all 200 accepted messages arrived",
+        "web's sidecar was killed with 200 queued",
+        "each of the 4 keys first arrived in the order they were sent",
+        "the queue is drained, 0 dead letters",
+        "PASSED: all 12 proven",
     ];
     says(&tidegate(&["demo"]), 0, &sentences);
+    all_ended();
+}
+
+#[test]
+fn demo_notices_a_lost_message() {
+    let _alone = alone();
+    let sentences = [
+        "ok      all 200 messages were accepted",
+        "FAILED: lost message: 200 of 200 accepted never arrived, 0 the first",
+        "FAILED: 1 of 10 not as it should be",
+    ];
+    says(&tidegate(&["demo", "--requests", "300", "--fault", "lose-message"]), 1, &sentences);
     all_ended();
 }
 

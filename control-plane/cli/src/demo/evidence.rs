@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::messages::Messages;
 use super::pods::{CONTROLLER_ADMIN, PODS, Pod, RECEIVERS, WEB};
 use super::traffic::Sent;
 use crate::figures::{Figures, Sample};
@@ -60,6 +61,8 @@ pub(crate) struct Evidence {
     /// Successful attempts at orders-2 when its application was started again; none when it was not
     /// stopped.
     pub(crate) before_restart: Option<u64>,
+    /// What became of the messages; none when none were sent.
+    pub(crate) messages: Option<Messages>,
 }
 
 #[expect(

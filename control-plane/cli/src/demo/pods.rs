@@ -19,6 +19,8 @@ pub(crate) const CONTROLLER: SocketAddr = at(1, 8086);
 pub(crate) const CONTROLLER_ADMIN: SocketAddr = at(1, 8087);
 /// The Service that is asked.
 pub(crate) const HOST: &str = "orders.shop.svc.cluster.local:8080";
+/// The Service that messages are sent to.
+pub(crate) const MAIL_HOST: &str = "mail.shop.svc.cluster.local:8080";
 /// The namespace of all pods.
 pub(crate) const NAMESPACE: &str = "shop";
 
@@ -30,10 +32,12 @@ pub(crate) const ORDERS_1: Pod = Pod { name: "orders-1", account: "orders", host
 pub(crate) const ORDERS_2: Pod = Pod { name: "orders-2", account: "orders", host: 4 };
 /// Where a route sends what is asked under /prices.
 pub(crate) const PRICES: Pod = Pod { name: "prices", account: "prices", host: 5 };
-/// All with an application.
+/// Takes messages, late: it is stopped while they are sent.
+pub(crate) const MAIL: Pod = Pod { name: "mail", account: "mail", host: 6 };
+/// All that are asked and answer at once.
 pub(crate) const RECEIVERS: [Pod; 3] = [ORDERS_1, ORDERS_2, PRICES];
 /// All with a sidecar.
-pub(crate) const PODS: [Pod; 4] = [WEB, ORDERS_1, ORDERS_2, PRICES];
+pub(crate) const PODS: [Pod; 5] = [WEB, ORDERS_1, ORDERS_2, PRICES, MAIL];
 /// The service account of nobody, which `--fault wrong-identity` borrows.
 pub(crate) const INTRUDER: &str = "intruder";
 

@@ -127,6 +127,12 @@ impl Processes {
         }
     }
 
+    /// Ends a program as a crash does: SIGKILL, and nothing of it goes on.
+    pub(crate) async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let Some(mut child) = self.children.remove(name) else { return Ok(()) };
+        child.kill().await.with_context(|| format!("cannot kill the {name}"))
+    }
+
     /// Ends all.
     pub(crate) async fn end(&mut self) {
         for child in self.children.values_mut() {

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::evidence::Evidence;
-use super::pods::{CONTROLLER_ADMIN, HOST, ORDERS_2, RECEIVERS, WEB};
+use super::pods::{CONTROLLER_ADMIN, HOST, MAIL_HOST, ORDERS_2, RECEIVERS, WEB};
 use super::verdict::Verdict;
 use crate::print::{BAD, FAINT, GOOD, HEAD, paint, show, table};
 
@@ -19,7 +19,7 @@ pub(crate) struct Story {
 impl Story {
     /// The heading.
     pub(crate) fn begin() -> Self {
-        let title = "A mesh of four pods on 127.0.1.x, each with its own sidecar";
+        let title = "A mesh of five pods on 127.0.1.x, each with its own sidecar";
         println!("{}\n", paint(HEAD, title));
         Self { begun: Instant::now(), bar: ProgressBar::hidden().into() }
     }
@@ -40,9 +40,14 @@ impl Story {
         bar
     }
 
-    /// What was counted, and by whom.
-    pub(crate) fn tables(&self, evidence: &Evidence) {
+    /// The requests are sent, and their bar is full.
+    pub(crate) fn traffic_ended(&self) {
         self.bar.borrow().finish_and_clear();
+        self.step("traffic", "ended");
+    }
+
+    /// What was counted of the synchronous requests, and by whom.
+    pub(crate) fn tables(&self, evidence: &Evidence) {
         println!("\n{}", paint(HEAD, "What web's sidecar attempted, and what arrived"));
         let mut rows = table(&[
             "pod",
@@ -118,6 +123,13 @@ impl Story {
             ("ask as web", format!("curl -s -H 'Host: {HOST}' http://{outbound}/orders/1")),
             ("the same by proxy", format!("curl -s -x http://{outbound} http://{HOST}/prices/1")),
             ("be refused in plaintext", format!("curl -sS -H 'Host: {HOST}' http://{}/", ORDERS_2.inbound())),
+            (
+                "hand a message over",
+                format!(
+                    "curl -si -H 'Host: {MAIL_HOST}' -H 'Prefer: respond-async' -d hello http://{outbound}/mail/1"
+                ),
+            ),
+            ("what web's queues hold", format!("tidegate queue ls --proxy {admin}")),
             ("what web counts", format!("curl -s http://{admin}/metrics")),
             ("what web was told", format!("curl -s http://{admin}/config")),
             (

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::Method;
 
 use super::evidence::Evidence;
+use super::messages::{KEYS, Messages, key};
 use super::pods::{ORDERS_1, ORDERS_2, PODS, PRICES, Pod, RECEIVERS, WEB};
 use super::traffic::Plan;
 
@@ -18,6 +19,11 @@ pub(crate) fn verdicts(evidence: &Evidence) -> Vec<Verdict> {
     verdicts.push(used(evidence));
     verdicts.push(routed(evidence));
     verdicts.extend(restarted(evidence));
+    if let Some(messages) = &evidence.messages {
+        verdicts.extend([accepted(messages), arrived(messages)]);
+        verdicts.extend(in_order(messages));
+        verdicts.push(drained(messages));
+    }
     verdicts
 }
 
@@ -159,6 +165,52 @@ fn restarted(evidence: &Evidence) -> Option<Verdict> {
     } else {
         Err("unused endpoint: orders-2 took no request after its restart".to_owned())
     })
+}
+
+/// Each was answered 202 with the durability of its policy.
+fn accepted(messages: &Messages) -> Verdict {
+    let (accepted, sent) = (messages.accepted.len(), messages.sent);
+    if messages.refused.is_empty() {
+        return Ok(format!("all {sent} messages were accepted: 202, durability local"));
+    }
+    let refused = messages.refused.iter().map(|(what, number)| format!("{number} × {what}"));
+    Err(format!("{accepted} of {sent} messages were accepted; {}", list(&refused.collect::<Vec<_>>())))
+}
+
+/// At least once, by the receiver's own count.
+fn arrived(messages: &Messages) -> Verdict {
+    let (accepted, arrivals) = (messages.accepted.len(), &messages.received.posts);
+    let lost: Vec<&u64> = messages.accepted.iter().filter(|id| !arrivals.contains_key(id)).collect();
+    if let Some(first) = lost.first() {
+        let lost = lost.len();
+        return Err(format!("lost message: {lost} of {accepted} accepted never arrived, {first} the first"));
+    }
+    let again: u64 = arrivals.values().map(|times| u64::from(times.saturating_sub(1))).sum();
+    let queued = messages.waiting_at_kill;
+    Ok(format!(
+        "all {accepted} accepted messages arrived, {again} of them again; web's sidecar was killed with {queued} queued"
+    ))
+}
+
+/// First arrivals ascend per key; there is nothing to say when nothing arrived.
+fn in_order(messages: &Messages) -> Option<Verdict> {
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for id in &messages.received.order {
+        if let Some(before) = last.insert(key(*id), *id).filter(|before| before > id) {
+            let key = key(*id);
+            return Some(Err(format!("wrong order: of key {key}, message {before} arrived before {id}")));
+        }
+    }
+    let said = format!("messages of each of the {KEYS} keys first arrived in the order they were sent");
+    (!last.is_empty()).then_some(Ok(said))
+}
+
+/// Nothing waits any more, and nothing was given up.
+fn drained(messages: &Messages) -> Verdict {
+    match (messages.left, messages.dead) {
+        (0, 0) => Ok("the queue is drained, 0 dead letters".to_owned()),
+        (left, dead) => Err(format!("{left} messages still wait, {dead} are dead letters")),
+    }
 }
 
 #[cfg(test)]

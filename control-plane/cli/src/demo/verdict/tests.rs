@@ -19,6 +19,10 @@ fn evidence() -> Evidence {
         receiver.peers.insert((WEB.identity(), true), receiver.counts.requests());
         evidence.receivers.insert(pod, receiver);
     }
+    let mut messages = Messages { sent: 8, accepted: (0..8).collect(), ..Messages::default() };
+    messages.received.posts = (0..8).map(|id| (id, 1)).collect();
+    messages.received.order = vec![0, 1, 5, 4, 2, 3, 7, 6];
+    evidence.messages = Some(messages);
     evidence
 }
 
@@ -29,7 +33,7 @@ fn failures(evidence: &Evidence) -> Vec<String> {
 #[test]
 fn all_is_well_when_it_is() {
     assert_eq!(failures(&evidence()), [""; 0]);
-    assert_eq!(verdicts(&evidence()).len(), 8);
+    assert_eq!(verdicts(&evidence()).len(), 12);
 }
 
 #[test]
@@ -88,4 +92,36 @@ fn plaintext_and_unused_endpoints_are_named() {
         "unused endpoint: orders-2 (127.0.1.4:8080) answered no request; attempts: refused × 4"
     );
     assert_eq!(failures[2], "unused endpoint: orders-2 took no request after its restart");
+}
+
+#[test]
+fn a_message_that_arrived_again_is_counted_and_one_that_never_did_is_named() {
+    let mut evidence = evidence();
+    let received = &mut evidence.messages.as_mut().unwrap().received;
+    received.posts.insert(3, 2);
+    let told = verdicts(&evidence)[9].clone();
+    assert!(told.is_ok_and(|told| told.contains("8 accepted messages arrived, 1 of them again")));
+    let received = &mut evidence.messages.as_mut().unwrap().received;
+    received.posts.remove(&6);
+    received.order.pop();
+    assert_eq!(failures(&evidence), ["lost message: 1 of 8 accepted never arrived, 6 the first"]);
+}
+
+#[test]
+fn messages_of_one_key_in_the_wrong_order_are_named() {
+    let mut evidence = evidence();
+    evidence.messages.as_mut().unwrap().received.order.swap(1, 2);
+    assert_eq!(failures(&evidence), ["wrong order: of key 1, message 5 arrived before 1"]);
+}
+
+#[test]
+fn messages_refused_waiting_or_dead_are_named() {
+    let mut evidence = evidence();
+    let messages = evidence.messages.as_mut().unwrap();
+    messages.accepted.remove(&7);
+    messages.refused.insert("503 not kept".to_owned(), 1);
+    (messages.left, messages.dead) = (2, 1);
+    let sentences =
+        ["7 of 8 messages were accepted; 1 × 503 not kept", "2 messages still wait, 1 are dead letters"];
+    assert_eq!(failures(&evidence), sentences);
 }
