@@ -64,6 +64,7 @@ struct State {
     processes: u32,
     hosts: Vec<(String, Ipv4Addr)>,
     namespaces: Vec<String>,
+    disks: Vec<tempfile::TempDir>,
 }
 
 /// Whether this process may make a lab.
@@ -142,6 +143,21 @@ impl Lab {
         self.host(&format!("{long} {name}.{namespace}.svc {name}.{namespace} {name}"), ip)
     }
 
+    /// A new folder that the sidecars may write, for what must be on a disk: `/tmp` may be memory. It lies
+    /// under `target/tmp` and goes with the lab.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn disk(&self) -> Result<PathBuf> {
+        let under = binaries::target().join("tmp");
+        std::fs::create_dir_all(&under)?;
+        let folder = tempfile::Builder::new().prefix("tidegate-lab-").tempdir_in(under)?;
+        std::os::unix::fs::chown(folder.path(), Some(SIDECAR_UID), Some(SIDECAR_UID))?;
+        let path = folder.path().to_owned();
+        self.ground.with(|state| state.disks.push(folder));
+        Ok(path)
+    }
+
     /// The folder of this lab: logs, manifests, the controller's state.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -204,6 +220,10 @@ impl Drop for Ground {
         let keep = std::thread::panicking() || std::env::var_os("TIDEGATE_LAB_KEEP").is_some();
         if let Some(folder) = self.folder.take().filter(|_| keep) {
             eprintln!("the lab's logs are kept in {}", folder.keep().display());
+        }
+        let disks = self.with(|state| std::mem::take(&mut state.disks));
+        for folder in disks.into_iter().filter(|_| keep) {
+            eprintln!("and a disk in {}", folder.keep().display());
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -63,6 +64,7 @@ pub struct Sidecar {
     /// Its process.
     pub process: Process,
     pod: Pod,
+    command: Command,
 }
 
 impl Sidecar {
@@ -83,9 +85,20 @@ impl Sidecar {
         command.args(["--admin", &format!("0.0.0.0:{ADMIN_PORT}")]);
         command.args(&options.args).envs(options.envs.iter().cloned());
         let process = pod.spawn("sidecar", &mut command)?;
-        let mut sidecar = Self { process, pod: pod.clone() };
+        let mut sidecar = Self { process, pod: pod.clone(), command };
         sidecar.wait_ready(READY_PATIENCE)?;
         Ok(sidecar)
+    }
+
+    /// Kills it if it still runs, and starts it anew with the same arguments; it is not waited for. The
+    /// redirection stays as it is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process = self.pod.spawn("sidecar", &mut self.command)?;
+        Ok(())
     }
 
     /// Waits until it says that it is ready.

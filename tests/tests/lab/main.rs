@@ -7,6 +7,7 @@
 mod mesh;
 mod names;
 mod network;
+mod queue;
 mod rollout;
 mod traffic;
 mod world;

@@ -68,8 +68,10 @@ async fn the_access_log_has_a_line_of_json_for_each_request_on_both_sides() {
 async fn the_log_level_changes_at_run_time_and_a_wrong_one_is_told() {
     let mesh = Plan::of(&["web"]).start().await;
     let put = |filter: &'static str| {
-        let head =
-            format!("PUT /log-level HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{filter}", filter.len());
+        let head = format!(
+            "PUT /log-level HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{filter}",
+            filter.len()
+        );
         let admin = mesh.at("web", ADMIN);
         async move { ask(admin, &head).await.unwrap() }
     };
@@ -84,8 +86,10 @@ async fn the_log_level_changes_at_run_time_and_a_wrong_one_is_told() {
     let wrong = put("a=b=c").await;
     assert_eq!(wrong.status, 400, "{wrong:?}");
     assert_eq!(mesh.admin("web", "/log-level").await.text().trim(), "debug", "what held holds");
-    let long =
-        format!("PUT /log-level HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000\r\n\r\n{}", "x".repeat(2000));
+    let long = format!(
+        "PUT /log-level HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2000\r\n\r\n{}",
+        "x".repeat(2000)
+    );
     assert_eq!(ask(mesh.at("web", ADMIN), &long).await.unwrap().status, 413);
 }
 

@@ -84,7 +84,8 @@ async fn shutdown_is_asked_for_by_post_on_loopback() {
     let (mut mesh, _app) = shop(&[]).await;
     let admin = mesh.at("web", ADMIN);
     assert_eq!(mesh.admin("web", "/shutdown").await.status, 405);
-    let told = ask(admin, "POST /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n").await.unwrap();
+    let told =
+        ask(admin, "POST /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n").await.unwrap();
     assert_eq!((told.status, told.text().as_str()), (202, "draining\n"));
     assert!(mesh.sidecars.get_mut("web").unwrap().ended().await.success());
 }

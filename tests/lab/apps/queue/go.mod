@@ -1,0 +1,3 @@
+module tidegate.dev/lab/queue
+
+go 1.26.0
