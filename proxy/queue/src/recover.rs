@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::handle::Options;
 use crate::id::Class;
-use crate::schedule::Limits;
+use crate::schedule::{Limits, backoff, plus, share};
 use crate::state::State;
 use crate::stored::{Head, History};
 use crate::worker::Worker;
@@ -113,13 +113,28 @@ impl Index {
             return;
         }
         self.put_in_before(entry.position.0, now);
+        let entry = self.waiting_again(entry, line, now);
         self.state.recovered(&entry, line, now, now);
+    }
+
+    /// An attempt that a crash cut off waits as after any lost connection: what kills its sender kills it
+    /// less and less often.
+    fn waiting_again(&self, mut entry: Entry, line: u16, now: Timestamp) -> Entry {
+        if entry.begun {
+            let limits = &self.state.line(line).limits;
+            let before = u32::from(entry.attempts.saturating_sub(1));
+            let longest = backoff(limits.backoff, limits.backoff_delay, limits.backoff_max, before);
+            let due = plus(now, share(longest, fastrand::f64()));
+            entry.due_at = Some(entry.due_at.map_or(due, |known| known.max(due)));
+        }
+        entry
     }
 
     fn put_in_before(&mut self, order: u64, now: Timestamp) {
         while let Some(first) = self.later.first_entry().filter(|first| *first.key() < order) {
             let entry = first.remove();
             let line = self.line_of(entry.queue);
+            let entry = self.waiting_again(entry, line, now);
             self.state.recovered(&entry, line, now, now);
         }
     }

@@ -200,6 +200,8 @@ pub(crate) struct Line {
     pub(crate) retrying: u32,
     /// Attempts under way.
     pub(crate) in_flight: u32,
+    /// Messages that may have killed their sender.
+    pub(crate) suspects: u32,
     /// No message is older, in seconds of Unix time.
     pub(crate) oldest: u32,
     pub(crate) rates: Option<Box<Rates>>,
@@ -224,6 +226,7 @@ impl Line {
             scheduled: 0,
             retrying: 0,
             in_flight: 0,
+            suspects: 0,
             oldest: u32::MAX,
             gate: Gate::Open,
             failures: 0,

@@ -10,7 +10,7 @@
 //! then the lowest order. A message with a key may go when it is the head of its lane; one that is not
 //! due is in no lane unless it was the head when it failed. Between queues it goes round.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use policy::limits;
 use store::message::{Entry, Position, Timestamp};
@@ -65,6 +65,8 @@ pub(crate) struct State {
     lanes: Lanes,
     due: Heap,
     odd: HashMap<u64, Odd>,
+    /// Messages that may have killed their sender.
+    suspects: HashSet<u64>,
     lines: Vec<Option<Line>>,
     turn: usize,
     /// Nothing expires before.
@@ -156,6 +158,7 @@ impl State {
         }
         let slot = self.insert(entry, line, enqueued);
         self.slab.get_mut(slot).set_tried(true);
+        self.suspect(entry, line);
         let lane = entry.lane.map(|lane| (lane, self.lanes.head(&self.slab, line, lane)));
         match lane {
             Some((_, Some(head))) => {
@@ -204,6 +207,7 @@ impl State {
 
     /// A taken message waits again: an attempt failed (`tried`), or what it was taken for did.
     pub(crate) fn back(&mut self, position: Position, due: Option<Timestamp>, tried: bool, now: Timestamp) {
+        self.cleared(position);
         let Some(slot) = self.slab.find(position.0) else { return };
         let message = self.slab.get_mut(slot);
         if tried {
@@ -225,6 +229,7 @@ impl State {
 
     /// A taken message waits no more: it ended or is in the dead letter, and that is flushed.
     pub(crate) fn gone(&mut self, position: Position) {
+        self.cleared(position);
         let Some(slot) = self.slab.find(position.0) else { return };
         match self.slab.get(slot).place() {
             Place::Behind | Place::BehindTaken => self.lanes.remove(&mut self.slab, slot),
@@ -306,7 +311,7 @@ impl State {
 
     fn next_of(&mut self, line: u16, now: Timestamp) -> Option<Dispatch> {
         let known = self.line(line);
-        if known.held(now).is_some() {
+        if known.held(now).is_some() || (known.suspects > 0 && known.in_flight > 0) {
             return None;
         }
         if known.rates.is_some() {
@@ -388,5 +393,6 @@ impl State {
 
 mod age;
 mod lists;
+mod suspects;
 #[cfg(test)]
 mod tests;

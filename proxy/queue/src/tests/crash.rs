@@ -22,6 +22,8 @@ fn what_was_accepted_is_delivered_after_a_restart_without_a_word_of_its_policy()
         let id = house.add("1").await;
         house.close().await;
         let house = open(&directory, policy()).await;
+        // Its attempt had begun.
+        advance(600).await;
         house.until(id, MessageState::Succeeded).await;
         assert_eq!(id.class(), Class::Local);
         assert_eq!(house.receiver.bodies(), ["1"]);
@@ -45,10 +47,14 @@ fn a_message_that_kills_its_sender_reaches_the_dead_letter() {
             let house = House::open(Some(directory.clone()), policy());
             house.receiver.hold();
             house.queue.start().await.unwrap();
+            // As after any lost connection.
+            house.still(0).await;
+            advance(600).await;
             house.seen(1).await;
             house.close().await;
         }
         let house = open(&directory, policy()).await;
+        advance(600).await;
         let status = house.until(id, MessageState::DeadLettered).await;
         assert_eq!((status.reason, status.attempts_used), (Some(Reason::Exhausted), 3));
         assert!(status.attempts.last().unwrap().error.as_ref().unwrap().contains("stopped"));
