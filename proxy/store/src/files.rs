@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, FallocateFlags};
 
 use crate::error::OpenError;
+use crate::limits::PAGE_BYTES;
 
 /// The database.
 pub(crate) const DATABASE: &str = "messages.db";
@@ -14,6 +15,8 @@ pub(crate) const DATABASE: &str = "messages.db";
 pub(crate) const WAL: &str = "messages.db-wal";
 /// SQLite's index of that.
 pub(crate) const INDEX: &str = "messages.db-shm";
+/// What SQLite keeps aside while it makes the database, before it writes ahead.
+const JOURNAL: &str = "messages.db-journal";
 /// Held by the process that has the directory.
 const LOCK: &str = "lock";
 /// Room for settles while the disk is full.
@@ -84,6 +87,24 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Removes a database whose making was cut off: without a commit written ahead, and of no more than
+    /// its first page, it has no table, and so nothing was ever stored in it.
+    pub(crate) fn forget_half_made(&self) -> io::Result<()> {
+        match std::fs::metadata(self.file(DATABASE)) {
+            Ok(found) if found.len() <= PAGE_BYTES => {}
+            Ok(_) => return Ok(()),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        for name in [DATABASE, WAL, INDEX, JOURNAL] {
+            match std::fs::remove_file(self.file(name)) {
+                Err(other) if other.kind() != io::ErrorKind::NotFound => return Err(other),
+                _ => {}
+            }
+        }
+        self.flush_names()
     }
 
     /// Opens the database for looks of our own, if it is there; before SQLite opens it.

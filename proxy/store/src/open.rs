@@ -104,12 +104,16 @@ fn on_disk(
     let vfs = options.vfs.as_deref();
     directory.forget_pages().map_err(|e| names.disk(&e))?;
     let lost = if options.salvage { salvage::if_damaged(&directory, vfs, &names)? } else { 0 };
-    if let wal::Found::Damaged { commits, at, lost } =
-        wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))?
-    {
-        return Err(names.damaged(format!(
-            "{WAL} is broken at byte {at}, behind {commits} commits: {lost} more stand behind it"
-        )));
+    match wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
+        wal::Found::Sound { commits: 0 } => {
+            directory.forget_half_made().map_err(|e| names.disk(&e))?;
+        }
+        wal::Found::Sound { .. } => {}
+        wal::Found::Damaged { commits, at, lost } => {
+            return Err(names.damaged(format!(
+                "{WAL} is broken at byte {at}, behind {commits} commits: {lost} more stand behind it"
+            )));
+        }
     }
     if salvage::is_unfinished(&directory) {
         return Err(names.damaged("a salvage was interrupted".to_owned()));

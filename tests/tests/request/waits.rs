@@ -45,6 +45,8 @@ async fn an_endpoint_whose_kernel_does_not_answer_is_given_up_after_a_second() {
     let mesh = Plan::of(&["web", "orders"]).plain("orders").start().await;
     // A full queue of connections that nobody accepts: the kernel drops what else comes.
     let socket = TcpSocket::new_v4().unwrap();
+    // Another test may have used the address a moment ago.
+    socket.set_reuseaddr(true).unwrap();
     socket.bind(mesh.at("orders", APPLICATION)).unwrap();
     let _full = socket.listen(1).unwrap();
     let mut filling = Vec::new();

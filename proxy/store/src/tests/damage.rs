@@ -220,3 +220,15 @@ async fn a_salvage_keeps_what_checks() {
     opened.store.close().await;
     assert_eq!(try_open(options()).expect("it opens").0.lost, 0);
 }
+
+#[tokio::test]
+async fn a_database_whose_making_was_cut_off_is_made_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join(DATABASE), [7; 4096]).expect("it is written");
+    std::fs::write(directory.path().join("messages.db-journal"), [7; 512]).expect("it is written");
+    let (store, entries) = open(directory.path());
+    assert!(entries.is_empty());
+    store.close().await;
+    let (store, _) = open(directory.path());
+    store.close().await;
+}
