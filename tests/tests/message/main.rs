@@ -12,6 +12,7 @@ mod mesh;
 mod accept;
 mod broken;
 mod callbacks;
+mod cancel;
 mod credentials;
 mod drain;
 mod grpc;
