@@ -161,9 +161,10 @@ where
         counted.served.store(true, Ordering::Relaxed);
         counted.asked.store(true, Ordering::Relaxed);
         let under_way = UnderWay(counted.clone());
-        let answer = handler(request);
+        // Called inside: a future that is carried in and then awaited takes its room twice.
+        let handler = handler.clone();
         async move {
-            let mut response = answer.await?;
+            let mut response = handler(request).await?;
             response.body_mut().hold(under_way);
             Ok::<_, Reset>(response)
         }

@@ -311,7 +311,7 @@ impl Session {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
         if messages::is_reserved(request.uri().path()) {
-            return self.outbound.reserved(request).await;
+            return Box::pin(self.outbound.reserved(request)).await;
         }
         let (authority, cell) = self.destination(&request).await?;
         let now = cell.now();

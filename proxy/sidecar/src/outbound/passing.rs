@@ -35,7 +35,8 @@ impl Proxy for Passing<'_> {
             tell_way: self.outbound.observer.is_on(),
             retries: true,
         };
-        forward(&self.reached.target, request, &passage).await
+        // Its state is 11 KiB, which whoever awaits it would else move along with his own.
+        Box::pin(forward(&self.reached.target, request, &passage)).await
     }
 }
 
