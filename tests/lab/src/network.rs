@@ -93,14 +93,14 @@ pub(crate) fn signal(name: &str, pid: &str) -> Result<()> {
     run(Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, pid])).map(drop)
 }
 
-/// Removes the namespaces of labs whose process is no more.
+/// Removes the namespaces of labs whose process is no more.. One that is dead and not buried has no program.
 pub(crate) fn sweep() -> Result<()> {
     for ns in ip("netns list")?.lines().filter_map(|line| line.split_whitespace().next()) {
         let pid = ns.strip_prefix("tg").and_then(|rest| rest.split('x').next());
         let Some(pid) = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit())) else {
             continue;
         };
-        if !Path::new("/proc").join(pid).exists() {
+        if Path::new("/proc").join(pid).join("exe").read_link().is_err() {
             remove(ns);
         }
     }

@@ -1,0 +1,183 @@
+//! kubernetes: a real Kubernetes on this machine, in the namespaces of the lab.
+//!
+//! Its components are Kubernetes' own, built as libraries of one release into the program `cluster`
+//! (`tests/kubernetes/cluster`, in Go); etcd is Debian's. The control plane runs in a pod of the lab,
+//! so that nothing listens on the host and two clusters do not meet.
+//!
+//! ```text
+//!   tgP-net  bridge ─┬─ eth0 10.77.0.1  tgP-1-node-1: etcd, API server, controllers, scheduler,
+//!                    │                  and containerd, kubelet, kube-proxy; pods 10.244.1.0/24
+//!                    └─ eth0 10.77.0.2  tgP-2-node-2: containerd, kubelet, kube-proxy; 10.244.2.0/24
+//! ```
+//!
+//! Tests ask it through `kubectl`, like its users: [`Cluster::kubectl`], [`Cluster::apply`].
+
+mod clear;
+mod control_plane;
+pub mod image;
+mod node;
+mod pki;
+mod programs;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Lab, Pod, Process, until};
+use serde_json::Value;
+
+pub use crate::node::Node;
+use crate::pki::Pki;
+
+/// A running cluster. Its processes end when this is dropped.
+pub struct Cluster {
+    // Ended in this order: who asks, then who is asked.
+    nodes: Vec<Node>,
+    processes: Vec<Process>,
+    control: Pod,
+    lab: Lab,
+    pki: Pki,
+}
+
+impl Cluster {
+    /// Starts etcd, the API server, the controllers and the scheduler, and waits until they are ready.
+    ///
+    /// # Errors
+    /// Without root, without etcd or the program `cluster`, or when one of them does not get ready; with
+    /// the end of its log.
+    pub fn control_plane() -> Result<Self> {
+        let lab = Lab::new()?;
+        clear::sweep();
+        let control = lab.pod("node-1", "kube-system", "node")?;
+        let folder = lab.folder().join("kubernetes");
+        std::fs::create_dir(&folder)?;
+        let pki = Pki::make(&folder, control.ip())?;
+        let processes = control_plane::start(&control, &folder, &pki)?;
+        let cluster = Self { nodes: Vec::new(), processes, control, lab, pki };
+        cluster.wait_for_account()?;
+        Ok(cluster)
+    }
+
+    /// Starts a control plane and so many nodes, the first of them beside it, and waits until all are
+    /// ready for pods.
+    ///
+    /// # Errors
+    /// As [`Cluster::control_plane`]; also without containerd, runc, Debian's CNI plugins or busybox.
+    pub fn with_nodes(count: u8) -> Result<Self> {
+        let mut cluster = Self::control_plane()?;
+        let folder = cluster.lab.folder().join("kubernetes");
+        let mut pods = vec![cluster.control.clone()];
+        for number in 2..=count {
+            pods.push(cluster.lab.pod(&format!("node-{number}"), "kube-system", "node")?);
+        }
+        for (number, pod) in (1..).zip(&pods) {
+            let others = (1..).zip(&pods).filter(|(other, _)| *other != number);
+            let routes = others.map(|(other, pod): (u8, &Pod)| {
+                format!("ip route replace 10.244.{other}.0/24 via {}", pod.ip())
+            });
+            let script: Vec<String> =
+                std::iter::once("sysctl -q -w net.ipv4.ip_forward=1".to_owned()).chain(routes).collect();
+            pod.run(pod.command("sh").args(["-ec", &script.join("\n")]))?;
+            cluster.pki.node(&format!("node-{number}"), pod.ip())?;
+            cluster.nodes.push(Node::start(number, pod.clone(), &folder, &cluster.pki)?);
+        }
+        cluster.wait_for_nodes()?;
+        Ok(cluster)
+    }
+
+    fn wait_for_nodes(&self) -> Result<()> {
+        until("all nodes to be ready", Duration::from_secs(90), || {
+            let nodes = self.get(&["nodes"])?;
+            let ready = |node: &Value| {
+                let conditions = node["status"]["conditions"].as_array();
+                conditions
+                    .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+            };
+            let items = nodes["items"].as_array().map_or(0, |all| all.iter().filter(|n| ready(n)).count());
+            Ok((items == self.nodes.len()).then_some(()))
+        })
+    }
+
+    /// Its nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A namespace takes pods once its service account is there, which a controller makes.
+    fn wait_for_account(&self) -> Result<()> {
+        until("the default service account", Duration::from_secs(30), || {
+            Ok(self.kubectl(&["get", "serviceaccount", "default", "-o", "name"]).ok().map(drop))
+        })
+    }
+
+    /// The lab it stands in, for pods that are none of Kubernetes'.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// The pod of the control plane.
+    #[must_use]
+    pub fn control(&self) -> &Pod {
+        &self.control
+    }
+
+    /// What an administrator's client reads; its address is reached from the pods of the lab.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.pki.kubeconfig("admin")
+    }
+
+    /// Runs `kubectl` as the administrator and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.control.run(self.ask()?.args(args))
+    }
+
+    /// An object, or a list of them, as the API server has it now.
+    ///
+    /// # Errors
+    /// When there is none; with what `kubectl` said.
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        let said = self.kubectl(&[&["get", "-o", "json"], args].concat())?;
+        serde_json::from_str(&said).with_context(|| format!("kubectl get {args:?} printed {said:?}"))
+    }
+
+    /// Applies objects, in YAML or JSON, on the server.
+    ///
+    /// # Errors
+    /// When one is refused; with what the server said of it.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        use std::io::Write as _;
+        let mut command = self.ask()?;
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?} cannot be started"))?;
+        child.stdin.take().context("its input is ours")?.write_all(manifest.as_bytes())?;
+        let out = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+        ensure!(out.status.success(), "kubectl apply: {said}\nof\n{manifest}");
+        Ok(said)
+    }
+
+    fn ask(&self) -> Result<Command> {
+        let mut command = self.control.command(programs::cluster()?);
+        command.arg("kubectl").arg("--kubeconfig").arg(self.kubeconfig());
+        Ok(command)
+    }
+
+    /// Ends one component at once, as a crash does; `kube-apiserver` and the like.
+    ///
+    /// # Errors
+    /// When none of that name runs.
+    pub fn kill(&mut self, component: &str) -> Result<()> {
+        let file = format!("-{component}.log");
+        let at = self.processes.iter().position(|p| p.log_path().to_string_lossy().ends_with(&file));
+        let at = at.with_context(|| format!("no {component} runs"))?;
+        self.processes.remove(at).kill()
+    }
+}
