@@ -16,9 +16,10 @@ use crate::world::World;
 /// Where a sidecar is asked as a proxy.
 const PROXY: &str = "127.0.0.1:4140";
 /// Whole seconds, as DNS has them; more than the shortest that a sidecar takes (`DNS_TTL_MIN`, 1 s).
-const TTL: Duration = Duration::from_secs(2);
-/// The sidecar asks when the TTL has passed; what comes on top is an answer, a request, a look.
-const LATE_MAX: Duration = Duration::from_millis(1500);
+const TTL: Duration = Duration::from_secs(3);
+/// The sidecar asks when the TTL has passed; what comes on top is an answer, a request, a look. As long as
+/// the TTL and no longer: more would not tell a question that was left out.
+const LATE_MAX: Duration = TTL;
 const NAME: &str = "moving.example";
 
 /// A client whose sidecar asks a name server of ours; Service `world` is another name for [`NAME`].

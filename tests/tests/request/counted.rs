@@ -23,9 +23,10 @@ fn grpc() -> String {
     format!("POST /a.B/C HTTP/1.1\r\nHost: {}\r\nContent-Type: application/grpc\r\n", host("orders"))
 }
 
-/// Responses of one kind, all that go the same way.
-async fn count(mesh: &Mesh, pod: &str, labels: &[(&str, &str)]) -> f64 {
-    mesh.metric(pod, RESPONSES, labels).await
+/// So many are counted, if not at once, and no more.
+async fn are_counted(mesh: &Mesh, pod: &str, name: &str, labels: &[(&str, &str)], count: f64) {
+    mesh.reaches(pod, name, labels, count).await;
+    assert_eq!(mesh.metric(pod, name, labels).await, count, "{pod}: {name} {labels:?}");
 }
 
 #[tokio::test]
@@ -49,10 +50,10 @@ async fn a_request_that_finds_the_queue_full_counts_in_the_series_of_its_route()
     first.seen();
     let all = [("direction", "outbound"), ("route_kind", "HTTPRoute"), ("route", "all"), ("rule", "0")];
     let with = |status, grpc| [&all[..], &[("status", status), ("grpc_status", grpc)]].concat();
-    assert_eq!(count(&mesh, "web", &with("5xx", "")).await, 1.0);
-    assert_eq!(count(&mesh, "web", &with("2xx", "8")).await, 1.0);
+    are_counted(&mesh, "web", RESPONSES, &with("5xx", ""), 1.0).await;
+    are_counted(&mesh, "web", RESPONSES, &with("2xx", "8"), 1.0).await;
     mesh.reaches("web", RESPONSES, &with("2xx", ""), 2.0).await;
-    assert_eq!(mesh.metric("web", DURATIONS, &all).await, 4.0);
+    are_counted(&mesh, "web", DURATIONS, &all, 4.0).await;
 }
 
 #[tokio::test]
@@ -64,8 +65,8 @@ async fn a_request_that_finds_no_endpoint_counts_in_the_series_of_its_route() {
     plain.is_refusal(503, "destination_unavailable");
     assert_eq!((grpc.status, grpc.header("grpc-status").as_deref()), (200, Some("14")), "{grpc:?}");
     let with = |status, grpc| [("route_kind", "default"), ("status", status), ("grpc_status", grpc)];
-    assert_eq!(count(&mesh, "web", &with("5xx", "")).await, 1.0);
-    assert_eq!(count(&mesh, "web", &with("2xx", "14")).await, 1.0);
+    are_counted(&mesh, "web", RESPONSES, &with("5xx", ""), 1.0).await;
+    are_counted(&mesh, "web", RESPONSES, &with("2xx", "14"), 1.0).await;
 }
 
 /// An application that answers each head with these bytes, and echoes what comes then.
@@ -102,11 +103,11 @@ async fn upgrade(mesh: &Mesh) -> (Answer, TcpStream) {
 async fn once_on_both_sides(mesh: &Mesh, status: &str) {
     for (pod, direction) in [("web", "outbound"), ("orders", "inbound")] {
         mesh.reaches(pod, RESPONSES, &[("direction", direction), ("status", status)], 1.0).await;
-        assert_eq!(count(mesh, pod, &[]).await, 1.0, "{pod}");
-        assert_eq!(mesh.metric(pod, DURATIONS, &[]).await, 1.0, "{pod}");
+        are_counted(mesh, pod, RESPONSES, &[], 1.0).await;
+        are_counted(mesh, pod, DURATIONS, &[], 1.0).await;
     }
     let port = format!("port {APPLICATION}");
-    assert_eq!(count(mesh, "orders", &[("backend", &port)]).await, 1.0);
+    are_counted(mesh, "orders", RESPONSES, &[("backend", &port)], 1.0).await;
 }
 
 #[tokio::test]
@@ -121,7 +122,7 @@ async fn an_upgrade_that_both_sides_agree_to_counts_on_both_sides() {
     within(stream.read_exact(&mut echo)).await.unwrap();
     assert_eq!(&echo, b"hello");
     once_on_both_sides(&mesh, "1xx").await;
-    assert_eq!(mesh.metric("web", ATTEMPTS, &[("result", "success")]).await, 1.0);
+    are_counted(&mesh, "web", ATTEMPTS, &[("result", "success")], 1.0).await;
 }
 
 #[tokio::test]
@@ -132,7 +133,7 @@ async fn an_upgrade_answered_503_counts_on_both_sides_and_is_a_failure_of_the_en
     let (answer, _stream) = upgrade(&mesh).await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "busy"), "{answer:?}");
     once_on_both_sides(&mesh, "5xx").await;
-    assert_eq!(mesh.metric("web", ATTEMPTS, &[("result", "failure")]).await, 1.0);
+    are_counted(&mesh, "web", ATTEMPTS, &[("result", "failure")], 1.0).await;
     assert_eq!(mesh.metric("web", ATTEMPTS, &[("result", "success")]).await, 0.0);
 }
 
@@ -154,7 +155,7 @@ async fn a_tunnel_opened_by_connect_and_one_that_is_not_count_where_they_come_in
     };
     let (nobody, _io) = ask().await;
     assert!(nobody.starts_with("HTTP/1.1 502 ") && nobody.contains("error=connection_refused"), "{nobody}");
-    assert_eq!(count(&mesh, "orders", &[("direction", "inbound"), ("status", "5xx")]).await, 1.0);
+    are_counted(&mesh, "orders", RESPONSES, &[("direction", "inbound"), ("status", "5xx")], 1.0).await;
     let _orders = says(mesh.at("orders", APPLICATION), "HTTP/1.1 200 OK\r\n\r\n").await;
     let (opened, mut io) = ask().await;
     assert!(opened.starts_with("HTTP/1.1 200 "), "{opened}");
@@ -163,6 +164,6 @@ async fn a_tunnel_opened_by_connect_and_one_that_is_not_count_where_they_come_in
     let mut echo = [0; 5];
     within(io.read_exact(&mut echo)).await.unwrap();
     assert_eq!(&echo, b"hello");
-    assert_eq!(count(&mesh, "orders", &[("direction", "inbound"), ("status", "2xx")]).await, 1.0);
-    assert_eq!(count(&mesh, "orders", &[]).await, 2.0);
+    are_counted(&mesh, "orders", RESPONSES, &[("direction", "inbound"), ("status", "2xx")], 1.0).await;
+    are_counted(&mesh, "orders", RESPONSES, &[], 2.0).await;
 }

@@ -18,6 +18,8 @@ use crate::manifests::route;
 use crate::mesh::{APPLICATION, Mesh, OUTBOUND, Plan, host};
 
 const RESPONSES: &str = "tidegate_request_responses_total";
+/// What the end of a time may take on a slow machine: nothing else ends these requests at all.
+const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A gRPC call whose client does not keep the time that it names.
 struct Call {
@@ -44,7 +46,7 @@ impl Call {
 
     fn took(&self, at_least: Duration) {
         let took = self.began.elapsed();
-        assert!(took >= at_least && took < at_least + Duration::from_secs(1), "{took:?}");
+        assert!(took >= at_least && took < at_least + LATE_MAX, "{took:?}");
     }
 }
 
@@ -60,6 +62,7 @@ async fn is_counted(mesh: &Mesh) {
     let labels = [("direction", "outbound"), ("route", "default"), ("status", "2xx"), ("grpc_status", "4")];
     mesh.reaches("web", RESPONSES, &labels, 1.0).await;
     assert_eq!(mesh.metric("web", RESPONSES, &[("direction", "outbound")]).await, 1.0);
+    mesh.counts("web", "outbound", "http_response_timeout", 1.0).await;
     assert_eq!(mesh.errors("web", "outbound", "http_response_timeout").await, 1.0);
 }
 
@@ -113,8 +116,11 @@ async fn a_body_without_end_is_cut_when_its_time_is_over_however_fast_it_comes_a
     }
     let took = began.elapsed();
     println!("{} KiB were read in {took:?}", total / 1024);
-    assert!(took >= Duration::from_millis(200) && took < Duration::from_millis(1200), "{took:?}");
+    let least = Duration::from_millis(200);
+    assert!(took >= least && took < least + LATE_MAX, "{took:?}");
     assert!(total > 1024 * 1024 && !read.ends_with(b"0\r\n\r\n"), "{total} bytes");
     mesh.counts("web", "outbound", "http_response_timeout", 1.0).await;
-    assert_eq!(mesh.metric("web", RESPONSES, &[("route", "all"), ("status", "2xx")]).await, 1.0);
+    let labels = [("route", "all"), ("status", "2xx")];
+    mesh.reaches("web", RESPONSES, &labels, 1.0).await;
+    assert_eq!(mesh.metric("web", RESPONSES, &labels).await, 1.0);
 }

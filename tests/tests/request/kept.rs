@@ -1,11 +1,12 @@
 //! kept: bodies kept for retries, in bytes of the process and not by their own account.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::app::App;
@@ -14,6 +15,8 @@ use crate::manifests::policy;
 use crate::mesh::{APPLICATION, OUTBOUND, Plan, host};
 
 const MIB: usize = 1024 * 1024;
+/// After this time without a write that was taken, all uploads are over or stall.
+const STILL: Duration = Duration::from_secs(1);
 
 fn keep(bytes: usize) -> Value {
     policy(&json!({"retry": {"maxBodyBytes": bytes}}))
@@ -32,9 +35,9 @@ async fn growth(plan: Plan, bytes_kept: usize, (uploads, body): (usize, usize), 
     let web = mesh.rss_kib("web");
     let outbound = mesh.at("web", OUTBOUND);
     let mut running = JoinSet::new();
-    let (sent, mut all_sent) = mpsc::channel(uploads);
+    let progress = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     for _ in 0..uploads {
-        let sent = sent.clone();
+        let progress = progress.clone();
         running.spawn(async move {
             let head =
                 format!("POST /stall HTTP/1.1\r\nHost: {}\r\nContent-Length: {body}\r\n\r\n", host("orders"));
@@ -46,21 +49,25 @@ async fn growth(plan: Plan, bytes_kept: usize, (uploads, body): (usize, usize), 
                 if let Err(error) = stream.write_all(&bytes).await {
                     panic!("{error}: {:?}", answer(&mut stream).await);
                 }
+                progress[0].fetch_add(1, Relaxed);
                 tokio::task::yield_now().await;
             }
-            sent.send(()).await.unwrap();
+            progress[1].fetch_add(1, Relaxed);
             answer(&mut stream).await.unwrap().seen()["body"].as_u64()
         });
     }
     app.has(1 + uploads).await;
-    let (mut most, mut finished) = (0, 0);
+    let (mut most, mut written, mut still_since) = (0, 0, Instant::now());
     // The kernel's buffers take what the application does not read: some uploads end, some stall.
-    // It is over when nothing more ended for a while.
-    while let Ok(Some(())) = tokio::time::timeout(Duration::from_millis(700), all_sent.recv()).await {
-        finished += 1;
-        most = most.max(mesh.rss_kib("web") - web);
+    // It is over when not a single write was taken and nothing grew for a while.
+    while still_since.elapsed() < STILL {
+        let (grown, now) = (mesh.rss_kib("web") - web, progress[0].load(Relaxed));
+        if grown > most || now > written {
+            (most, written, still_since) = (most.max(grown), now, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    most = most.max(mesh.rss_kib("web") - web);
+    let finished = progress[1].load(Relaxed);
     println!(
         "{uploads} uploads of {body} bytes in writes of {write}, {bytes_kept} kept of each: {finished} taken in \
          whole, web grew by {most} KiB"

@@ -72,8 +72,9 @@ async fn dribble(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &'static [u
 }
 
 fn is_in_time(took: Duration, most: u32) {
-    let (bound, slack) = (limits::HEADER_TIMEOUT, Duration::from_secs(1));
-    assert!(took >= bound - slack && took <= bound * most + slack, "{took:?}");
+    // What a slow machine may take on top is less than until the next look.
+    let (bound, early, late) = (limits::HEADER_TIMEOUT, Duration::from_secs(1), limits::HEADER_TIMEOUT / 2);
+    assert!(took >= bound - early && took <= bound * most + late, "{took:?}");
 }
 
 /// It ended in time with a 408, and nothing after it.
@@ -102,6 +103,14 @@ async fn all<T: 'static>(mesh: &Mesh, pod: &str, mut clients: JoinSet<T>) -> (Ve
     (ended, grown)
 }
 
+/// So many, and no more.
+async fn are_counted(mesh: &Mesh, pod: &str, direction: &str, token: &str, count: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "a hundred")]
+    let count = count as f64;
+    mesh.counts(pod, direction, token, count).await;
+    assert_eq!(mesh.errors(pod, direction, token).await, count, "{token}");
+}
+
 #[tokio::test]
 async fn a_head_that_dribbles_is_answered_408_in_time() {
     let (mesh, app) = shop().await;
@@ -126,7 +135,7 @@ async fn a_head_that_dribbles_is_answered_408_in_time() {
     }
     let (_, grown) = all(&mesh, "web", clients).await;
     assert_eq!(app.arrived(), 2 * CLIENTS + CLIENTS);
-    assert_eq!(mesh.errors("web", "outbound", "http_request_timeout").await, 2.0 * CLIENTS as f64);
+    are_counted(&mesh, "web", "outbound", "http_request_timeout", 2 * CLIENTS).await;
     assert!(grown < 2 * 1024, "grew by {grown} KiB");
     mesh.get("web", "orders", "/").await.seen();
 }
@@ -150,7 +159,7 @@ async fn a_first_line_that_dribbles_or_never_comes_ends_the_connection_in_time()
         });
     }
     let (_, grown) = all(&mesh, "web", clients).await;
-    assert_eq!(mesh.errors("web", "outbound", "http_request_timeout").await, 2.0 * CLIENTS as f64);
+    are_counted(&mesh, "web", "outbound", "http_request_timeout", 2 * CLIENTS).await;
     assert!(grown < 2 * 1024, "grew by {grown} KiB");
 }
 
@@ -187,8 +196,7 @@ async fn a_slow_peer_is_ended_in_time_at_every_step_of_the_wire() {
     }
     let (_, grown) = all(&mesh, "orders", clients).await;
     for (token, ways) in [("connection_read_timeout", 2), ("http_request_timeout", 1)] {
-        let counted = mesh.errors("orders", "inbound", token).await;
-        assert_eq!(counted, (ways * CLIENTS) as f64, "{token}");
+        are_counted(&mesh, "orders", "inbound", token, ways * CLIENTS).await;
     }
     assert_eq!(app.arrived(), 3 * CLIENTS);
     assert!(grown < 2 * 1024, "grew by {grown} KiB");

@@ -62,7 +62,8 @@ async fn a_second_sigterm_ends_it_at_once() {
     let began = Instant::now();
     mesh.sidecars["web"].signal("-TERM");
     mesh.sidecars.get_mut("web").unwrap().ended().await;
-    assert!(began.elapsed().as_secs_f64() < 1.0, "{:?}", began.elapsed());
+    // Without the second it would wait for the held request: the grace is 25 s.
+    assert!(began.elapsed().as_secs_f64() < 5.0, "{:?}", began.elapsed());
     assert!(within(answer(&mut first)).await.is_none(), "the held request was cut");
 }
 
@@ -74,7 +75,7 @@ async fn what_outlasts_the_grace_is_cut() {
     mesh.sidecars["web"].signal("-TERM");
     mesh.sidecars.get_mut("web").unwrap().ended().await;
     let took = began.elapsed().as_secs_f64();
-    assert!((0.9..2.5).contains(&took), "{took} s");
+    assert!((0.9..6.0).contains(&took), "{took} s");
     assert!(within(answer(&mut first)).await.is_none(), "the held request was cut");
     assert!(mesh.sidecars["web"].log().contains("the grace is over"));
 }

@@ -28,7 +28,7 @@ fn a_message_that_kills_its_sender_ends_in_the_dead_letter_and_holds_up_no_other
     // Those behind it are in its lane. They are due one after the other when the last has been answered.
     for body in ["deadly 1", "p-kdeadly 2", "p-kdeadly 3"] {
         write_down(&post, body)?;
-        let (status, head) = post.post(&["tidegate-key: lane", "tidegate-delay: PT0.5S"], body)?;
+        let (status, head) = post.post(&["tidegate-key: lane", "tidegate-delay: PT3S"], body)?;
         ensure!(status == 202, "{body} was answered {status}: {head}");
         let location = head.lines().find_map(|line| line.strip_prefix("location: /.tidegate/requests/"));
         ids.push(location.context("a 202 has a Location")?.trim().to_owned());

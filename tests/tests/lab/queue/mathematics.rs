@@ -13,8 +13,8 @@ use crate::rollout::wait;
 const TOLERANCE: f64 = 0.1;
 const SETTLE: Duration = Duration::from_secs(3);
 const SPAN: Duration = Duration::from_secs(10);
-/// 20 at once, 200 ms each; a flush before and after is short against that.
-const BY_CONCURRENCY: (&str, &[&str]) = ("maxConcurrentDispatches: 20", &["--work", "200ms"]);
+/// 100 at once, a second each; a flush before and after is short against that, on a slow disk too.
+const BY_CONCURRENCY: (&str, &[&str]) = ("maxConcurrentDispatches: 100", &["--work", "1s"]);
 const BY_RATE: (&str, &[&str]) =
     ("maxConcurrentDispatches: 50, maxDispatchesPerSecond: 100, maxBurstSize: 10", &[]);
 /// C of both.

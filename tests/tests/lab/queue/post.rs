@@ -9,7 +9,8 @@ use lab::{Pod, Process, Sidecar, SidecarOptions, until};
 use serde_json::Value;
 
 use super::ledger::Ledger;
-use super::programs::{Run, program};
+use super::programs::{APP, Run};
+use crate::go::program;
 use crate::world::World;
 
 const APP_PATIENCE: Duration = Duration::from_secs(10);
@@ -65,7 +66,7 @@ impl Post {
     /// With one receiver whose recorder has these arguments. `spec` is what the policy says, `args` are of
     /// the sidecar with the queue.
     pub(super) fn new(spec: &str, record: &[&str], args: &[&str]) -> Result<Self> {
-        program()?;
+        program(APP)?;
         let world = World::new()?;
         let folder = world.lab.folder().join("post");
         std::fs::create_dir(&folder)?;
@@ -223,7 +224,7 @@ fn start_receiver(world: &World, name: &str, folder: &Path, record: &[&str]) -> 
 
 /// Starts a recorder; all of a cluster write into one file.
 pub(super) fn start_app(pod: &Pod, folder: &Path, record: &[&str]) -> Result<Process> {
-    let mut command = pod.command(&program()?);
+    let mut command = pod.command(&program(APP)?);
     command.args(["record", "--file"]).arg(folder.join("delivered")).args(record);
     let mut app = pod.spawn("recorder", &mut command)?;
     app.wait_for("ready", APP_PATIENCE)?;

@@ -15,9 +15,15 @@ const GRACE: Duration = Duration::from_secs(12);
 const POLICY: &str =
     "rateLimits: { maxConcurrentDispatches: 50, maxDispatchesPerSecond: 200, maxBurstSize: 10 }";
 
+/// Nothing was delivered while the queue was filled, however slow the disk is; from now on it is.
+fn resume(post: &Post) -> Result<()> {
+    post.put_policy(POLICY)?;
+    until("a delivery", Duration::from_secs(10), || Ok((post.deliveries()? > 0).then_some(())))
+}
+
 #[test]
 fn a_sidecar_told_to_stop_delivers_its_backlog_first_while_synchronous_calls_go_on() -> Result<()> {
-    let mut post = Post::new(POLICY, &[], &["--drain-grace", "12s"])?;
+    let mut post = Post::new(&format!("{POLICY}, paused: true"), &[], &["--drain-grace", "12s"])?;
     post.fill("q", SPEED * 6, &["--keys", "10", "--loose", "22"])?;
     let asks = [("kept", "--fresh=false"), ("fresh", "--fresh")];
     let asks = asks.map(|(name, fresh)| {
@@ -25,14 +31,14 @@ fn a_sidecar_told_to_stop_delivers_its_backlog_first_while_synchronous_calls_go_
         Run::start(&post.web, &args, post.file(name))
     });
     let asks = asks.into_iter().collect::<Result<Vec<_>>>()?;
-    wait(Duration::from_millis(500));
+    resume(&post)?;
 
     // As a preStop hook does.
     let (began, backlog) = (Instant::now(), post.depth()?);
     ensure!(backlog > f64::from(SPEED * 3), "only {backlog} wait: nothing to drain");
     let mut hook = post.web.command("curl");
     post.web.run(hook.args(["-sSf", "-X", "POST", "http://127.0.0.1:4191/shutdown"]))?;
-    let (status, why) = until("/ready to say so", Duration::from_secs(1), || {
+    let (status, why) = until("/ready to say so", Duration::from_secs(5), || {
         let answer = post.web.get("http://127.0.0.1:4191/ready")?;
         Ok((answer.0 != 200).then_some(answer))
     })?;
@@ -70,12 +76,13 @@ fn a_sidecar_told_to_stop_delivers_its_backlog_first_while_synchronous_calls_go_
 
 #[test]
 fn what_the_grace_is_too_short_for_stays_and_is_delivered_by_the_next() -> Result<()> {
-    let mut post = Post::new(POLICY, &[], &["--drain-grace", "4s"])?;
+    let mut post = Post::new(&format!("{POLICY}, paused: true"), &[], &["--drain-grace", "4s"])?;
     let grace = Duration::from_secs(4);
     let filled = post.fill("q", SPEED * 12, &["--keys", "10", "--loose", "22"])?;
+    resume(&post)?;
     let (began, at_first) = (Instant::now(), post.deliveries()?);
     post.sidecar.process.terminate()?;
-    let ended = post.sidecar.process.wait(grace + Duration::from_secs(2))?;
+    let ended = post.sidecar.process.wait(grace + Duration::from_secs(5))?;
     let (took, delivered) = (began.elapsed(), post.deliveries()?);
     let log = plain(&post.sidecar.process.log());
     let said = log.lines().find(|line| line.contains("messages stay in the queue"));

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{Pod, Process};
 use serde_json::Value;
 
+use crate::go::program;
+
+/// The folder of the client and the servers.
+pub(super) const APP: &str = "load";
 /// The client gives up a request after 10 s; its end needs no longer.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 const WAYS: [&str; 3] = ["h1", "h2", "grpc"];
@@ -22,21 +24,6 @@ const POST_RATIO: std::ops::RangeInclusive<f64> = 0.45..=0.55;
 const LATE_P99_MS_MAX: f64 = 20.0;
 const LATE_MS_MAX: f64 = 500.0;
 
-/// The program, built at the first use.
-pub(super) fn program() -> Result<PathBuf> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
-}
-
-fn build() -> Result<PathBuf> {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("lab-go").join("load");
-    let mut go = Command::new("go");
-    go.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".").current_dir(lab::app("load"));
-    let said = go.output().context("the load is a program in Go, and there is no `go` here")?;
-    ensure!(said.status.success(), "{go:?}: {}", String::from_utf8_lossy(&said.stderr));
-    Ok(program)
-}
-
 /// A running client.
 pub(super) struct Load {
     process: Process,
@@ -47,7 +34,7 @@ pub(super) struct Load {
 impl Load {
     /// Starts asking `orders` from this pod, `rate` times per second in all.
     pub(super) fn start(pod: &Pod, folder: &Path, rate: u32) -> Result<Self> {
-        let mut command = pod.command(program()?.to_str().context("the target folder has a readable name")?);
+        let mut command = pod.command(&program(APP)?);
         command.args(["client", "--http", "orders:80", "--grpc", "orders:90", "--rate", &rate.to_string()]);
         command.arg("--result").arg(folder.join("load.json"));
         command.arg("--acknowledged").arg(folder.join("acknowledged"));

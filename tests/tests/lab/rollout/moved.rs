@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{Pod, manifests};
 
-use super::load::{program, wait_until};
+use super::load::{APP, wait_until};
 use super::orders::{Orders, options};
+use crate::go::program;
 
 const RATE: u32 = 1000;
 /// How long after it left the slice an address is used again.
@@ -35,7 +36,7 @@ fn an_endpoint_removed_gets_no_request_when_its_address_is_given_to_another() ->
         manifest.replace("\"serviceAccountName\": \"orders\"", "\"serviceAccountName\": \"stranger\"");
     orders.world.put(&format!("pod-{}", pod.name()), &manifest)?;
     let counts = orders.world.lab.folder().join("stranger-counts");
-    let mut command = pod.command(program()?.to_str().context("the target folder has a readable name")?);
+    let mut command = pod.command(&program(APP)?);
     let mut stranger =
         pod.spawn("stranger", command.args(["serve", "--name", "stranger", "--counts"]).arg(&counts))?;
     stranger.wait_for("ready", Duration::from_secs(10))?;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::manifests::Port;
 use lab::{Controller, Pod, Process, Sidecar, SidecarOptions, until};
 
-use super::load::{Load, program};
+use super::load::{APP, Load};
+use crate::go::program;
 use crate::world::World;
 
 /// Reasons of retries that need no word of the route: nothing was processed, or (`broken`) the method
@@ -52,7 +53,7 @@ impl Orders {
     }
 
     pub(super) fn with(world: World) -> Result<Self> {
-        program()?;
+        program(APP)?;
         let folder = world.lab.folder().join("orders");
         std::fs::create_dir(&folder)?;
         let web = world.pod("web", "web", &[])?;
@@ -128,7 +129,7 @@ impl Orders {
 fn start(world: &World, pod: Pod, folder: &std::path::Path, starts: &AtomicU32) -> Result<Server> {
     let number = starts.fetch_add(1, Ordering::Relaxed) + 1;
     let executed = folder.join(format!("executed-{number}"));
-    let mut command = pod.command(program()?.to_str().context("the target folder has a readable name")?);
+    let mut command = pod.command(&program(APP)?);
     command.args(["serve", "--name", pod.name(), "--executed"]).arg(&executed);
     let mut app = pod.spawn("app", &mut command)?;
     app.wait_for("ready", Duration::from_secs(10))?;

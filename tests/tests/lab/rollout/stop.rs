@@ -19,7 +19,7 @@ fn a_slow_stop_finishes_what_is_under_way() -> Result<()> {
     orders.announce(&[&server.pod])?;
     server.wait_until_alone(&orders.web)?;
 
-    let mut slow = ask_slowly(&orders, &server, "slow", 3000)?;
+    let mut slow = ask_slowly(&orders, &server, "slow", 6000)?;
     server.sidecar.process.terminate()?;
     let draining = until("/ready to say draining", PATIENCE, || {
         let answer = server.pod.get("http://127.0.0.1:4191/ready")?;
@@ -29,7 +29,7 @@ fn a_slow_stop_finishes_what_is_under_way() -> Result<()> {
     let late = other.get("http://orders/")?;
     ensure!(late.0 == 200, "a new connection is not served while draining: {late:?}");
     ensure!(slow.is_running()?, "the slow request ended too early:\n{}", slow.log());
-    slow.wait(PATIENCE)?;
+    slow.wait(2 * PATIENCE)?;
     ensure!(slow.log().trim() == "200", "the slow request got:\n{}", slow.log());
     let since = Instant::now();
     let ended = server.sidecar.process.wait(Duration::from_secs(30))?;
@@ -40,12 +40,13 @@ fn a_slow_stop_finishes_what_is_under_way() -> Result<()> {
     let mut server = orders.servers.remove(0);
     orders.announce(&[&server.pod])?;
     server.wait_until_alone(&orders.web)?;
-    let mut cut = ask_slowly(&orders, &server, "cut", 8000)?;
+    let mut cut = ask_slowly(&orders, &server, "cut", 18_000)?;
     server.sidecar.process.terminate()?;
     server.sidecar.process.wait_for("draining", PATIENCE)?;
     let since = Instant::now();
     server.sidecar.process.terminate()?;
-    server.sidecar.process.wait(Duration::from_secs(2))?;
+    // Long before the slow request would end by itself.
+    server.sidecar.process.wait(PATIENCE)?;
     eprintln!("the second SIGTERM ended it after {} ms", since.elapsed().as_millis());
     cut.wait(PATIENCE)?;
     ensure!(cut.log().trim() != "200", "the request that was cut got an answer");
