@@ -118,7 +118,7 @@ impl Index {
                 self.put(object.clone(), &mut loose);
             }
         }
-        self.async_policies = AsyncPolicies::new(loose.async_policies, &loose.secrets);
+        self.async_policies = AsyncPolicies::new(loose.async_policies, &loose.secrets, self);
         self.join();
     }
 
@@ -246,13 +246,7 @@ impl Index {
 
     /// Whether a `kind` of namespace `from` may refer to Service `to`.
     pub(crate) fn is_granted(&self, kind: &str, from: &str, to: &Named) -> bool {
-        from == to.0
-            || self.grants.iter().filter(|grant| grant.meta.namespace.as_str() == to.0).any(|grant| {
-                grant.from.iter().any(|(k, namespace)| k == kind && namespace == from)
-                    && grant.to.iter().any(|(kind, name)| {
-                        kind == "Service" && name.as_ref().is_none_or(|name| *name == to.1)
-                    })
-            })
+        from == to.0 || self.grants.iter().any(|grant| grant.lets(kind, from, (&to.0, &to.1)))
     }
 
     /// How a Service port is spoken to: the BackendPolicy says, else `appProtocol`.

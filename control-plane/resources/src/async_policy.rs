@@ -12,6 +12,7 @@ use crate::duration::print_iso;
 use crate::node::{Node, Read};
 use crate::object::Meta;
 use crate::quantity::print_bytes;
+use crate::sink::SinkRef;
 
 /// The longest time a policy can speak of: that for which a message can be delayed.
 const LONGEST: Duration = limits::MESSAGE_DELAY_MAX;
@@ -43,8 +44,10 @@ pub struct AsyncPolicy {
     pub meta: Meta,
     /// For what it holds; none where only routes' filters name it.
     pub targets: Vec<AsyncTarget>,
-    /// What it says, but for the callbacks' key.
+    /// What it says, but for the callbacks' key and the sink.
     pub says: Arc<queue::AsyncPolicy>,
+    /// Where its dead letters are sent on to.
+    pub sink: Option<SinkRef>,
     /// The Secret of its namespace that callbacks are signed with.
     pub callback_secret: Option<Domain>,
 }
@@ -107,7 +110,8 @@ impl AsyncPolicy {
         idempotency(&spec, &mut says)?;
         result(&spec, &mut says)?;
         let callback_secret = callback(&spec, &mut says)?;
-        Ok(Self { meta, targets: targets(&spec)?, says: Arc::new(says), callback_secret })
+        let sink = sink(&spec, &meta)?;
+        Ok(Self { meta, targets: targets(&spec)?, says: Arc::new(says), sink, callback_secret })
     }
 }
 
@@ -260,12 +264,16 @@ fn queue(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
 fn delivery(spec: &Node<'_>) -> Read<Delivery> {
     let mut delivery = Delivery::default();
     let Some(node) = spec.get("delivery")? else { return Ok(delivery) };
-    let known =
-        ["retry", "backoffPolicy", "backoffDelay", "backoffMax", "timeout", "retryAfterMax", "maxAge"];
-    if let Some(sink) = node.get("deadLetterSink")? {
-        let message = "deadLetterSink is not implemented yet, the built-in dead letter holds: remove it";
-        return Err(sink.fault(message));
-    }
+    let known = [
+        "retry",
+        "backoffPolicy",
+        "backoffDelay",
+        "backoffMax",
+        "timeout",
+        "retryAfterMax",
+        "maxAge",
+        "deadLetterSink",
+    ];
     node.only(&known, &[])?;
     if let Some(retry) = node.get("retry")? {
         delivery.retry = retry.number_in(0, limits::DELIVERY_RETRY_CAP.into())?;
@@ -290,6 +298,11 @@ fn delivery(spec: &Node<'_>) -> Read<Delivery> {
         return Err(node.fault(format!("backoffDelay ({delay}) is longer than backoffMax ({max})")));
     }
     Ok(delivery)
+}
+
+fn sink(spec: &Node<'_>, meta: &Meta) -> Read<Option<SinkRef>> {
+    let Some(delivery) = spec.get("delivery")? else { return Ok(None) };
+    delivery.get("deadLetterSink")?.map(|node| SinkRef::read(&node, &meta.namespace)).transpose()
 }
 
 fn rate(spec: &Node<'_>) -> Read<RateLimits> {

@@ -13,6 +13,7 @@ mod async_policy;
 mod backend_policy;
 mod document;
 mod duration;
+mod grant;
 mod kubernetes;
 mod mesh_trust;
 mod node;
@@ -21,6 +22,7 @@ mod problem;
 mod quantity;
 mod route;
 mod secret;
+mod sink;
 mod validate;
 
 pub use access_policy::{AccessPolicy, AccessRuleSpec, PolicyPort, Source};
@@ -28,6 +30,7 @@ pub use async_policy::{AsyncPolicy, AsyncTarget};
 pub use backend_policy::{BackendPolicy, RetryBudgetSpec};
 pub use document::{Located, parse_file};
 pub use duration::{DurationError, IsoOrGoError, parse_duration, parse_iso_or_go, print_iso};
+pub use grant::ReferenceGrant;
 pub use kubernetes::{
     Container, ContainerPort, EndpointSlice, Namespace, Pod, PortRef, Probe, Service, ServicePortSpec,
     SliceEndpoint, SlicePort,
@@ -38,9 +41,10 @@ pub use problem::Problem;
 pub use quantity::{QuantityError, parse_bytes, print_bytes};
 pub use route::{
     BackendRef, Filter, GrpcMatch, GrpcMethod, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule,
-    NamedMatchSpec, ParentRef, PathSpec, ReferenceGrant, RetrySpec, Route, Rule, Timeouts, ValueKind,
+    NamedMatchSpec, ParentRef, PathSpec, RetrySpec, Route, Rule, Timeouts, ValueKind,
 };
 pub use secret::{Secret, SigningKeyError};
+pub use sink::SinkRef;
 pub use validate::{check_regex, escape_regex, validate_all};
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use policy::name::{Domain, Label};
 use crate::access_policy::AccessPolicy;
 use crate::async_policy::AsyncPolicy;
 use crate::backend_policy::BackendPolicy;
+use crate::grant::ReferenceGrant;
 use crate::kubernetes::{EndpointSlice, Namespace, Pod, Service};
 use crate::mesh_trust::MeshTrust;
 use crate::node::{Node, Read};
 use crate::problem::Fault;
-use crate::route::{GrpcRoute, HttpRoute, ReferenceGrant};
+use crate::route::{GrpcRoute, HttpRoute};
 use crate::secret::Secret;
 
 /// What every object carries.

@@ -1,4 +1,4 @@
-//! route: HTTPRoute, GRPCRoute and ReferenceGrant of the Gateway API.
+//! route: HTTPRoute and GRPCRoute of the Gateway API.
 //!
 //! Values this version does not know are kept as `Unknown`, so that the rule they stand in fails and
 //! no other.
@@ -193,17 +193,6 @@ pub struct RetrySpec {
     pub backoff: Option<Duration>,
 }
 
-/// Leave for objects of other namespaces to refer to objects of this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReferenceGrant {
-    /// The name; its namespace is the one that is referred into.
-    pub meta: Meta,
-    /// Who may: kind and namespace.
-    pub from: Vec<(String, String)>,
-    /// To what: kind and, where only one is meant, its name.
-    pub to: Vec<(String, Option<String>)>,
-}
-
 impl HttpRoute {
     pub(crate) fn read(root: &Node<'_>) -> Read<Self> {
         read_route(root, |rule| {
@@ -384,16 +373,4 @@ fn retry(rule: &Node<'_>) -> Read<Option<RetrySpec>> {
         codes: node.each("codes", |code| code.number_in(400, 599))?,
         backoff: node.get("backoff")?.map(|node| node.duration()).transpose()?,
     }))
-}
-
-impl ReferenceGrant {
-    pub(crate) fn read(root: &Node<'_>) -> Read<Self> {
-        let spec = root.need("spec")?;
-        let from = spec.each("from", |node| {
-            Ok((node.need("kind")?.text()?.to_owned(), node.need("namespace")?.text()?.to_owned()))
-        })?;
-        let to =
-            spec.each("to", |node| Ok((node.need("kind")?.text()?.to_owned(), node.text_of("name")?)))?;
-        Ok(Self { meta: Meta::read(root)?, from, to })
-    }
 }

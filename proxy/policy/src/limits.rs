@@ -161,9 +161,17 @@ pub const MESSAGE_BODY_BYTES_MAX: u64 = 4 * MIB;
 /// The most an AsyncPolicy may allow of one body: it is held in memory whole, once when it is taken
 /// in and once when it is delivered.
 pub const MESSAGE_BODY_BYTES_CAP: u64 = 16 * MIB;
-/// Bytes of bodies on their way into the queues at once, in the whole process; more wait, the
-/// client feels it as back-pressure.
+/// Bytes of bodies on their way into the queues at once, in the whole process; more wait, up to
+/// [`MESSAGE_BODY_TIMEOUT`], and the client feels it as back-pressure.
 pub const MESSAGE_BODY_BYTES_TOTAL: u64 = 16 * MIB;
+/// How long an asynchronous request's body may take to come, the wait for a place among those
+/// included: what the application sends on loopback takes milliseconds. Without a place it answers
+/// 503, without its end 408.
+pub const MESSAGE_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same under mode `Spill`, where it delays a request that may never need a queue, and nothing
+/// waits for a place. What is not there by then goes its synchronous way and is not stored should
+/// that fail.
+pub const SPILL_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes that may wait in one queue unless its policy says otherwise (`queue.maxBytes`); more
 /// answers 429.
 pub const QUEUE_BYTES_MAX: u64 = 256 * MIB;
@@ -177,7 +185,8 @@ pub const QUEUE_MESSAGES_CAP: u64 = 2_000_000;
 pub const MESSAGES_TOTAL: u64 = 2_000_000;
 /// Queues of one process; a request for one more answers 429.
 pub const QUEUES_MAX: usize = 1024;
-/// Bytes of an ordering key, an `Idempotency-Key` or a callback's address; longer answers 400.
+/// Bytes of an ordering key, an `Idempotency-Key` or a callback's address; longer answers 400. Bytes of a
+/// sink's `uri`; a policy with a longer one is refused.
 pub const MESSAGE_KEY_BYTES_MAX: usize = 1024;
 /// Attempts after the first unless the policy says otherwise (`delivery.retry`).
 pub const DELIVERY_RETRY: u32 = 12;
@@ -213,6 +222,10 @@ pub const RESULT_TTL: Duration = Duration::from_secs(60 * 60);
 pub const RESULT_BYTES_MAX: u64 = 256 * KIB;
 /// The most bytes of a kept response a policy may ask for.
 pub const RESULT_BYTES_CAP: u64 = 4 * MIB;
+/// Bytes of responses being read or stored at once, in the whole process: eight of the largest, 128
+/// of [`RESULT_BYTES_MAX`]. Further ones are read when there is room, within their attempt's time. One
+/// whose length is not told counts as the longest its policy keeps.
+pub const RESULT_BYTES_TOTAL: u64 = 32 * MIB;
 /// Attempts whose account is kept with a message; of more, the first and the last ones.
 pub const ATTEMPTS_KEPT: usize = 20;
 /// The longest a client may wait for a result (`Prefer: wait=N`); longer waits end here.
@@ -221,6 +234,9 @@ pub const RESULT_WAIT_MAX: Duration = Duration::from_secs(300);
 pub const RESULT_WAITERS_MAX: usize = 4096;
 /// Share of a queue's bounds that its dead letter may fill; beyond it the queue stops and says so.
 pub const DEAD_LETTER_RATIO: f64 = 0.5;
+/// Bytes of the last response's body that a CloudEvent takes along to a sink as `knativeerrordata`, as
+/// many as Knative's own dispatchers send; the rest is cut.
+pub const SINK_ERROR_DATA_BYTES_MAX: usize = 1024;
 
 /// Bytes of what one attempt's account says of its error; longer is cut.
 pub const ATTEMPT_ERROR_BYTES_MAX: usize = 512;
@@ -266,7 +282,7 @@ pub const RECORD_KEPT: Duration = Duration::from_secs(60 * 60);
 /// How often records whose time is over are removed.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The last part of a drain's budget in which no attempt is begun any more, at most a tenth of it:
-/// one that is cut off has used an attempt up and repeats.
+/// one that is cut off repeats after the next start, though it counts as none.
 pub const DRAIN_TAIL: Duration = Duration::from_secs(1);
 
 // ---- one snapshot -------------------------------------------------------------------------
@@ -334,6 +350,8 @@ const _: () = {
     assert!(RETRY_BODY_BYTES_CAP <= RETRY_BODY_BYTES_TOTAL);
     assert!(MESSAGE_BODY_BYTES_MAX <= MESSAGE_BODY_BYTES_CAP);
     assert!(MESSAGE_BODY_BYTES_CAP <= MESSAGE_BODY_BYTES_TOTAL);
+    assert!(SPILL_BODY_TIMEOUT.as_secs() <= MESSAGE_BODY_TIMEOUT.as_secs());
+    assert!(RESULT_BYTES_MAX <= RESULT_BYTES_CAP && RESULT_BYTES_CAP <= RESULT_BYTES_TOTAL);
     assert!(QUEUE_MESSAGES_MAX <= QUEUE_MESSAGES_CAP && QUEUE_MESSAGES_CAP <= MESSAGES_TOTAL);
     assert!(MESSAGES_TOTAL < 1 << 32);
     assert!(QUEUES_MAX <= 1 << 10);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::limits;
+use crate::name::ServicePort;
 
 /// An AsyncPolicy, with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,19 @@ pub struct Delivery {
     pub retry_after_max: Duration,
     /// From acceptance to the dead letter.
     pub age_max: Duration,
+    /// Where dead letters are sent on to; `None`: the built-in dead letter keeps them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<Sink>,
+}
+
+/// Where dead letters are sent on to (Knative's `deadLetterSink`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sink {
+    /// The Service.
+    pub service: ServicePort,
+    /// Path and query there, at most [`limits::MESSAGE_KEY_BYTES_MAX`].
+    pub uri: String,
 }
 
 /// How waits grow.
@@ -124,6 +138,7 @@ impl Default for Delivery {
             timeout: limits::DELIVERY_TIMEOUT,
             retry_after_max: limits::DELIVERY_RETRY_AFTER_MAX,
             age_max: limits::MESSAGE_AGE_MAX,
+            sink: None,
         }
     }
 }

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::limits;
-use policy::queue::AsyncPolicy;
-use store::StoreError;
-use store::message::{Change, Changed, Entry, Loaded, Position, Timestamp};
+use store::message::{Change, Changed, Entry, Position, State as Kept, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::deliver::{Answer, Delivered, Outgoing, Response};
@@ -21,48 +19,20 @@ use crate::metrics::AttemptOutcome;
 use crate::named::Named;
 use crate::settle::{Facts, Meaning, Verdict, meaning, verdict};
 use crate::state::Dispatch;
-use crate::stored::{Head, History, Record, Settings, response_bytes};
+use crate::stored::{Head, Record, response_bytes};
 use crate::worker::Worker;
 
-/// When a message last came back from the dead letter. The store keeps no time of it, but a due time
-/// that we set; the first attempt afterwards moves it into the history.
-pub(crate) fn redriven_at(entry: &Entry, history: &History) -> Option<Timestamp> {
-    if entry.order == entry.position.0 {
-        return None;
-    }
-    history.redriven_at.map(Timestamp).or(entry.due_at)
-}
+mod opened;
 
-/// A message that was read, and all that is said about it.
-pub(crate) struct Opened {
-    pub(crate) loaded: Loaded,
-    pub(crate) head: Head,
-    pub(crate) history: History,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) redriven_at: Option<Timestamp>,
-    /// The history says more than what is stored.
-    changed: bool,
-}
-
-impl Opened {
-    pub(crate) fn position(&self) -> Position {
-        self.loaded.entry.position
-    }
-
-    pub(crate) fn policy(&self) -> &AsyncPolicy {
-        &self.settings.policy
-    }
-
-    pub(crate) fn expires_at(&self) -> Timestamp {
-        self.head.expires_at(self.policy().delivery.age_max, self.redriven_at)
-    }
-}
+pub(crate) use opened::{Opened, redriven_at};
 
 /// An attempt that was made.
 struct Made {
     began: Timestamp,
     took: Duration,
     delivered: Delivered,
+    /// A drain has taken it back already: it counts as none, whatever came of it.
+    given_back: bool,
 }
 
 impl Worker {
@@ -99,58 +69,20 @@ impl Worker {
         }
         message.loaded.entry.attempts = entry.attempts.saturating_add(1);
         self.carried.borrow_mut().insert(position);
-        let made = self.carry(named, &message).await;
-        self.carried.borrow_mut().remove(&position);
+        let mut made = self.carry(named, &message).await;
+        made.given_back = !self.carried.borrow_mut().remove(&position);
         self.settle(named, message, made).await;
-    }
-
-    /// Reads a message that is ours; if it cannot be read it is set aside, or waits again until `due`,
-    /// and is ours no more.
-    pub(crate) async fn open_message(
-        &self,
-        named: &Named,
-        position: Position,
-        due: Option<Timestamp>,
-    ) -> Option<Opened> {
-        let loaded = match self.shared.store.load(position).await {
-            Ok(Some(loaded)) => loaded,
-            Ok(None) => {
-                self.vanished(named, position, 0);
-                return None;
-            }
-            Err(StoreError::Damaged { details, .. }) => {
-                self.set_aside(named, position, &details).await;
-                return None;
-            }
-            Err(error) => {
-                self.not_now(named, position, due, &error);
-                return None;
-            }
-        };
-        let read = Head::read(&loaded.head).and_then(|head| Ok((head, History::read(&loaded.history)?)));
-        match read {
-            Ok((head, history)) => {
-                let redriven_at = redriven_at(&loaded.entry, &history);
-                let changed = redriven_at.is_some();
-                Some(Opened { loaded, head, history, settings: named.settings(), redriven_at, changed })
-            }
-            Err(error) => {
-                self.set_aside(named, position, &error.to_string()).await;
-                None
-            }
-        }
     }
 
     async fn carry(&self, named: &Named, message: &Opened) -> Made {
         let entry = &message.loaded.entry;
         let began = self.shared.clock.now();
         let timeout = message.policy().delivery.timeout;
-        let destination = message.head.destination.as_deref();
         let outgoing = Outgoing {
             id: self.id(&message.head, entry.position),
             queue: named.name.clone(),
             policy: message.settings.policy.clone(),
-            destination: destination.map_or_else(|| message.settings.destination.clone(), Arc::from),
+            destination: message.destination(),
             call: message.head.call.clone(),
             body: message.loaded.body.clone(),
             attempt: u32::from(entry.attempts),
@@ -165,20 +97,21 @@ impl Worker {
                 ..Delivered::bare(Answer::TimedOut)
             },
         };
-        Made { began, took: from.elapsed(), delivered }
+        Made { began, took: from.elapsed(), delivered, given_back: false }
     }
 
     /// On a task of its own: should it panic, a lane must not hang for ever.
     async fn carrying(&self, outgoing: Outgoing) -> Delivered {
+        let (deliver, id) = (self.deliver.clone(), outgoing.id);
         let mut task = JoinSet::new();
-        task.spawn(self.deliver.deliver(outgoing));
-        match task.join_next().await {
-            Some(Ok(delivered)) => delivered,
-            _ => Delivered {
-                error: Some("the proxy failed during this attempt".into()),
-                ..Delivered::bare(Answer::Broken)
-            },
-        }
+        task.spawn(async move { deliver.deliver(outgoing).await });
+        let failed = match task.join_next().await {
+            Some(Ok(delivered)) => return delivered,
+            failed => failed,
+        };
+        tracing::error!(%id, ?failed, "the proxy failed during an attempt");
+        let error = Some("the proxy failed during this attempt".into());
+        Delivered { error, ..Delivered::bare(Answer::Broken) }
     }
 
     async fn settle(self: &Rc<Self>, named: &Arc<Named>, mut message: Opened, made: Made) {
@@ -197,6 +130,9 @@ impl Worker {
             // Callbacks share a queue but no receiver: one that is away must hold up no other.
             follows = verdict(Meaning::PushedBack { retry_after: None }, facts, self.jitter());
         }
+        if !matches!(means, Meaning::Unavailable(_)) {
+            self.state.borrow_mut().cleared(message.position());
+        }
         self.tell_line(named, means, each_for_itself, message.policy().delivery.retry_after_max);
         named.series.attempted(match (follows, means) {
             (Verdict::Done, _) => AttemptOutcome::Delivered,
@@ -208,17 +144,16 @@ impl Worker {
         if let Meaning::PushedBack { .. } = means {
             message.history.pushed_back += 1;
         }
-        message.history.redriven_at = message.redriven_at.map(|at| at.0);
         if follows != Verdict::Stay {
             message.history.push(account(&made));
             message.changed = true;
         }
-        let response = made.delivered.response;
+        let (response, given_back) = (made.delivered.response, made.given_back);
         match follows {
             Verdict::Done => self.done(named, message, attempts, response).await,
             Verdict::Bury(reason) => self.bury(named, message, reason, response).await,
-            Verdict::Again { due, free } => self.again(message, Some(due), free).await,
-            Verdict::Stay => self.again(message, None, true).await,
+            Verdict::Again { due, free } => self.again(message, Some(due), free && !given_back).await,
+            Verdict::Stay => self.again(message, None, !given_back).await,
         }
     }
 
@@ -244,9 +179,9 @@ impl Worker {
         if self.write(vec![change]).await.is_err() {
             return;
         }
-        let due = due.map(|due| self.steady(due));
+        let (tried, due) = (due.is_some(), due.map(|due| self.steady(due)));
         let now = self.now();
-        self.state.borrow_mut().back(position, due, true, now);
+        self.state.borrow_mut().back(position, due, tried, now);
         self.changed.notify_one();
     }
 
@@ -272,15 +207,17 @@ impl Worker {
             attempts_used: attempts,
             result_until: crate::schedule::plus(now, policy.result_ttl).0,
             had_result: result.is_some(),
+            sunk: false,
         };
         // That it succeeded is known for a while, with its response or without; nobody asks for the end
-        // of a callback.
-        let asked_for = keeps || !message.settings.callbacks;
+        // of a callback, or of what went to a sink.
+        let asked_for = keeps || !(message.settings.callbacks || named.is_sink);
         let kept = asked_for.then(|| crate::schedule::plus(now, policy.result_ttl + limits::RECORD_KEPT));
         let remembered = message.head.remembered_until.map(Timestamp).filter(|at| *at > now);
         let until = kept.max(remembered);
         let end = Change::End {
             position: message.position(),
+            of: Kept::Waiting,
             record: until.map(|until| (record.bytes(), until)),
             result,
         };
@@ -307,44 +244,6 @@ impl Worker {
             }
         }
         self.changed.notify_one();
-    }
-
-    // ---- what may go wrong --------------------------------------------------------------------
-
-    /// The store has no room, or cannot read: the queue waits as if its receiver were away, rather
-    /// than take up every message in turn.
-    pub(crate) fn not_now(
-        &self,
-        named: &Named,
-        position: Position,
-        due: Option<Timestamp>,
-        error: &StoreError,
-    ) {
-        if matches!(error, StoreError::Poisoned(_) | StoreError::Closed) {
-            // Nothing is handed out any more; the message stays as it is.
-            return;
-        }
-        tracing::warn!(%error, %position, queue = %named.name, "a queue waits for the store");
-        let (now, jitter) = (self.now(), self.jitter());
-        let mut state = self.state.borrow_mut();
-        state.line_mut(named.line).unavailable("store_unavailable", now, jitter);
-        state.back(position, due, false, now);
-    }
-
-    fn vanished(&self, named: &Named, position: Position, bytes: u32) {
-        tracing::error!(%position, queue = %named.name, "a message of the index is not in the store");
-        self.left(named, position, bytes);
-    }
-
-    /// Its bytes are wrong: kept for an operator, never delivered.
-    async fn set_aside(&self, named: &Named, position: Position, details: &str) {
-        tracing::error!(%position, queue = %named.name, details, "a damaged message is set aside");
-        if self.write(vec![Change::Quarantine(position)]).await.is_ok() {
-            named.quarantined.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let bytes = self.state.borrow().size_min(position);
-            self.left(named, position, bytes);
-            self.ended(position);
-        }
     }
 
     pub(crate) fn id(&self, head: &Head, position: Position) -> MessageId {

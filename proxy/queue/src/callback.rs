@@ -14,23 +14,59 @@ use crate::attempt::Opened;
 use crate::deliver::{CallbackOf, Response};
 use crate::message::{MessageState, Reason};
 use crate::named::{CALLBACKS, Named, name_of};
+use crate::panics;
 use crate::stored::Head;
 use crate::worker::Worker;
 
 /// A message that tells a callback, and its queue.
 pub(crate) type Callback = (Arc<Named>, Draft);
 
+fn without_result(end: Change) -> Change {
+    match end {
+        Change::End { position, of, record, .. } => Change::End { position, of, record, result: None },
+        Change::Bury { position, history, .. } => Change::Bury { position, history, result: None },
+        other => other,
+    }
+}
+
 impl Worker {
     /// An end and what tells of it, as one write.
     pub(crate) async fn write_end(&self, end: Change, callback: Option<Callback>) -> Result<(), StoreError> {
-        let mut changes = vec![end];
-        if let Some((named, draft)) = callback {
-            // What a caller was promised is not refused: it may go beyond the bounds.
-            named.entered((draft.head.len() + draft.body.len()) as u64);
-            self.shared.total.fetch_add(1, Ordering::SeqCst);
-            changes.push(Change::Append(draft));
+        let Some(callback) = callback else { return self.write_end_alone(end).await };
+        self.enter(&callback);
+        match self.write(vec![end.clone(), Change::Append(callback.1.clone())]).await {
+            Err(StoreError::TooLarge { bytes, bytes_max }) => {
+                let about = callback.0.name.as_ref();
+                tracing::warn!(bytes, bytes_max, queue = about, "nobody is told of an end: it does not fit");
+                self.withdraw(&callback);
+                self.write_end_alone(end).await
+            }
+            other => other.map(drop),
         }
-        self.write(changes).await.map(drop)
+    }
+
+    /// A response that never fits is left out: it is gone, as one that had to make room.
+    async fn write_end_alone(&self, end: Change) -> Result<(), StoreError> {
+        match self.write(vec![end.clone()]).await {
+            Err(StoreError::TooLarge { bytes, bytes_max }) => {
+                tracing::warn!(bytes, bytes_max, "a response is not kept: it does not fit");
+                self.write(vec![without_result(end)]).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// A message that an end brings has room before it is written. What a caller was promised is not
+    /// refused: it may go beyond the bounds.
+    pub(crate) fn enter(&self, (named, draft): &Callback) {
+        named.entered((draft.head.len() + draft.body.len()) as u64);
+        self.shared.total.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It was not written.
+    pub(crate) fn withdraw(&self, (named, draft): &Callback) {
+        named.left((draft.head.len() + draft.body.len()) as u64);
+        self.shared.total.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The message that tells a callback.
@@ -60,7 +96,7 @@ impl Worker {
             enqueued_at: message.head.enqueued_at(),
             at,
         };
-        let Some((named, call)) = named.zip(self.deliver.callback(&of)) else {
+        let Some((named, call)) = named.zip(panics::caught(|| self.deliver.callback(&of)).flatten()) else {
             tracing::warn!(id = %of.id, callback, "nobody is told of the end of this message");
             return None;
         };

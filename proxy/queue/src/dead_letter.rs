@@ -1,7 +1,8 @@
 //! dead_letter: what will not be delivered, why, and its way back.
 //!
 //! Moving there and leaving the queue are one write. The dead letter has bounds of its own, a share of
-//! its queue's; when it is full the queue stands still and says so, rather than drop anything.
+//! its queue's; when it is full the queue stands still and says so, rather than drop anything. A policy
+//! may name a sink: then what dies leaves for it (`sink`).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::handle::Failed;
 use crate::id::MessageId;
 use crate::message::{Filter, MessageState, Reason};
 use crate::named::Named;
-use crate::stored::{Head, response_bytes};
+use crate::schedule::plus;
+use crate::stored::{Head, History, Record, response_bytes};
 use crate::worker::Worker;
 
 /// Why a message did not come back from the dead letter.
@@ -30,6 +32,9 @@ pub enum RedriveError {
     /// 409: it is not in the dead letter.
     #[error("the message is {}, not in the dead letter", .0.as_str())]
     NotDead(MessageState),
+    /// 409: it was sent on to its policy's sink.
+    #[error("the message was sent on to its policy's deadLetterSink")]
+    Sunk,
     /// 429: its queue is full.
     #[error("the queue is full")]
     QueueFull,
@@ -57,16 +62,23 @@ impl Worker {
         let (position, bytes) = (message.position(), message.loaded.entry.bytes);
         let kept = response.as_ref();
         let kept = kept.and_then(|response| response_bytes(response, message.policy().result_bytes_max));
-        let history = message.history.clone().buried(reason, now).bytes();
-        let bury = Change::Bury { position, history, result: kept };
+        let history = message.history.clone().buried(reason, now);
         let attempts = u32::from(message.loaded.entry.attempts);
         let callback =
             self.callback(&message, attempts, MessageState::DeadLettered, Some(reason), response.as_ref());
-        if self.write_end(bury, callback).await.is_err() {
-            return;
+        let end = sunk(named, &message, history.clone(), now, kept.clone());
+        match self.sink(&message, (reason, response.as_ref()), end, callback.as_ref()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let bury = Change::Bury { position, history: history.bytes(), result: kept };
+                if self.write_end(bury, callback).await.is_err() {
+                    return;
+                }
+                named.buried(u64::from(bytes));
+            }
+            Err(_) => return,
         }
         tracing::info!(queue = %named.name, %position, reason = reason.as_str(), "a message is dead");
-        named.buried(u64::from(bytes));
         self.left(named, position, bytes);
         self.look_at_dead(named);
         self.ended(position);
@@ -80,8 +92,8 @@ impl Worker {
             return self.bury(&named, message, Reason::Expired, None).await;
         }
         // The index keeps seconds, and counts from a restart what it does not know yet.
-        let from = message.redriven_at.unwrap_or_else(|| message.head.age_from());
-        let expires = message.head.expires.filter(|_| message.redriven_at.is_none());
+        let from = message.redriven_at().unwrap_or_else(|| message.head.age_from());
+        let expires = message.head.expires.filter(|_| message.redriven_at().is_none());
         let (from, expires) = (self.steady(from), expires.map(|at| self.steady(Timestamp(at))));
         let now = self.now();
         let mut state = self.state.borrow_mut();
@@ -98,9 +110,12 @@ impl Worker {
     }
 
     async fn redrive_by_id(&self, id: MessageId) -> Result<(), RedriveError> {
-        let loaded = self.shared.store.load(id.position()).await?;
+        let loaded = match self.shared.store.load(id.position()).await {
+            Err(StoreError::Damaged { .. }) => None,
+            loaded => loaded?,
+        };
         let Some(loaded) = loaded else {
-            // It may have ended: whoever asks is told what it is by its status.
+            // It may have ended, or is damaged: whoever asks is told what it is by its status.
             return Err(RedriveError::Unknown);
         };
         if !Head::read(&loaded.head).is_ok_and(|head| head.enqueued_at() == id.enqueued_at()) {
@@ -128,7 +143,7 @@ impl Worker {
         reserved.keep();
         named.unburied(u64::from(entry.bytes));
         (entry.order, entry.state, entry.due_at) = (order, Kept::Waiting, None);
-        (entry.attempts, entry.begun) = (0, false);
+        (entry.attempts, entry.begun, entry.tried) = (0, false, false);
         let now = self.now();
         self.state.borrow_mut().appended(&entry, line, now, now);
         named.pressed(|pressure| pressure.arrived(now));
@@ -139,7 +154,8 @@ impl Worker {
     /// Brings a whole dead letter back, `per_second`, in the background; a later call takes over.
     pub(crate) fn redrive_all(self: &Rc<Self>, named: Arc<Named>, per_second: f64, filter: Filter) {
         let line = named.line;
-        let job = self.redriving.borrow().get(&line).map_or(1, |job| job + 1);
+        let job = self.redrives.get() + 1;
+        self.redrives.set(job);
         self.redriving.borrow_mut().insert(line, job);
         let worker = self.clone();
         self.spawn(async move {
@@ -148,7 +164,9 @@ impl Worker {
             if let Err(error) = worker.redrive_pages(&named, pause, &filter, job).await {
                 tracing::warn!(%error, queue = %named.name, "a redrive of the dead letter ended early");
             }
-            worker.redriving.borrow_mut().remove(&line);
+            if worker.still(line, job) {
+                worker.redriving.borrow_mut().remove(&line);
+            }
         });
     }
 
@@ -198,4 +216,33 @@ impl Worker {
             }
         }
     }
+}
+
+/// The end of a message that leaves for a sink: what became of it is known as long as of one that was
+/// delivered.
+fn sunk(
+    named: &Named,
+    message: &Opened,
+    history: History,
+    now: Timestamp,
+    response: Option<bytes::Bytes>,
+) -> Change {
+    let ttl = message.policy().result_ttl;
+    let result = response.filter(|_| !ttl.is_zero());
+    let record = Record {
+        enqueued_at: message.head.enqueued_at,
+        queue: named.name.to_string(),
+        owner: message.head.owner.clone(),
+        ended_at: now.0,
+        history: Some(history),
+        attempts_used: u32::from(message.loaded.entry.attempts),
+        result_until: plus(now, ttl).0,
+        had_result: result.is_some(),
+        sunk: true,
+        ..Record::default()
+    };
+    let until =
+        plus(now, ttl + limits::RECORD_KEPT).max(Timestamp(message.head.remembered_until.unwrap_or(0)));
+    let record = Some((record.bytes(), until));
+    Change::End { position: message.position(), of: Kept::Waiting, record, result }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use policy::queue::AsyncPolicy;
+use policy::queue::{AsyncPolicy, Sink};
 use store::message::Timestamp;
 
 use crate::id::MessageId;
-use crate::message::{MessageState, Reason};
+use crate::message::{Attempt, MessageState, Reason};
 
 /// A delivery under way.
 pub type Delivering = Pin<Box<dyn Future<Output = Delivered> + Send>>;
@@ -28,6 +28,14 @@ pub trait Deliver: Send + Sync + 'static {
     /// [`Deliver::deliver`] signs, with [`Outgoing::policy`]'s secret; without it (after a restart,
     /// before the controller was heard) it answers [`Answer::Unavailable`].
     fn callback(&self, of: &CallbackOf<'_>) -> Option<CallbackCall>;
+
+    /// Makes of a message that died the call to its policy's sink; its body goes with it as it is. Called
+    /// as [`Deliver::callback`] is. Where it goes is said by each attempt's [`Outgoing::policy`], as far as
+    /// that still names a sink. `None`: the built-in dead letter keeps the message.
+    fn sunk(&self, of: &SunkOf<'_>) -> Option<Bytes> {
+        let _ = of;
+        None
+    }
 }
 
 /// One attempt of one message.
@@ -136,6 +144,23 @@ pub struct CallbackOf<'a> {
     pub enqueued_at: Timestamp,
     /// Now.
     pub at: Timestamp,
+}
+
+/// A message that died and is sent on to its policy's sink.
+#[derive(Debug, Clone, Copy)]
+pub struct SunkOf<'a> {
+    /// The message that died.
+    pub id: MessageId,
+    /// Where it is sent on to.
+    pub sink: &'a Sink,
+    /// Its call.
+    pub call: &'a Bytes,
+    /// Why it died.
+    pub reason: Reason,
+    /// Its last attempt.
+    pub last: Option<&'a Attempt>,
+    /// The last attempt's response, if that is why it died.
+    pub response: Option<&'a Response>,
 }
 
 /// The request that tells a callback: stored as a message of its own.

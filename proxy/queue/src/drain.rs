@@ -32,14 +32,15 @@ impl Worker {
     }
 
     /// Attempts that the end of the budget cuts off use nothing up: no dead letter because of a shutdown.
-    /// One that ends after all, before the store is closed, settles as ever.
+    /// One that ends after all, before the store is closed, settles as ever, but is not given back again.
     async fn give_back(&self) {
-        let cut: Vec<_> = self.carried.borrow().iter().copied().collect();
-        for position in cut {
-            let free = Change::Retry { position, due_at: None, free: true, history: None };
-            if let Err(error) = self.shared.store.write(vec![free]).await {
-                tracing::warn!(%position, %error, "an attempt that was cut off counts as used up");
-            }
+        let cut = self.carried.take();
+        let free = |position| Change::Retry { position, due_at: None, free: true, history: None };
+        let changes: Vec<Change> = cut.into_iter().map(free).collect();
+        let (done, error) = self.write_in_parts(&changes).await;
+        if let Some(error) = error {
+            let attempts = changes.len() - done.len();
+            tracing::warn!(attempts, %error, "attempts that were cut off count as used up");
         }
     }
 

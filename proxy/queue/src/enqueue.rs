@@ -4,7 +4,7 @@
 //! in its bounds, writes, and is done when the flush is. The thread hears of the message from the
 //! store, in the order of positions, before the caller does.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::admission::Reserved;
 use crate::handle::{Failed, Queue};
 use crate::id::MessageId;
 use crate::metrics::EnqueueResult;
-use crate::named::{CALLBACKS, Named};
+use crate::named::{CALLBACKS, Named, name_of};
 use crate::stored::{Head, Record};
 
 /// A message to be taken in.
@@ -102,6 +102,14 @@ pub enum Refused {
     /// 503: the disk has no room.
     #[error("the store is full: {0}")]
     DiskFull(Arc<str>),
+    /// 413: it does not fit the store, whatever its policy allows.
+    #[error("{bytes} bytes do not fit the store: {bytes_max} do at most")]
+    TooLarge {
+        /// Bytes of head and body.
+        bytes: u64,
+        /// Bytes that may be.
+        bytes_max: u64,
+    },
     /// 503: the outcome is unknown; try again with the same key.
     #[error("the store cannot be trusted any more, the outcome is unknown: {0}")]
     Poisoned(Arc<str>),
@@ -117,7 +125,7 @@ impl Refused {
         match self {
             Self::QueueFull { retry_after } | Self::SourceOverQuota { retry_after } => Some(*retry_after),
             Self::TooManyQueues | Self::Draining | Self::DiskFull(_) => Some(limits::QUEUE_RETRY_AFTER_MIN),
-            Self::OtherFingerprint | Self::Poisoned(_) | Self::Invalid(_) => None,
+            Self::OtherFingerprint | Self::TooLarge { .. } | Self::Poisoned(_) | Self::Invalid(_) => None,
         }
     }
 }
@@ -151,10 +159,6 @@ impl Queue {
         if self.shared().draining() {
             return Err(Refused::Draining);
         }
-        if enqueue.callback.is_some() {
-            // It must exist before a settle appends to it.
-            self.named(&enqueue.policy, CALLBACKS, true).await?;
-        }
         self.named(&enqueue.policy, &enqueue.destination, false).await
     }
 
@@ -171,6 +175,10 @@ impl Queue {
             Ok(reserved) => reserved,
             Err(full) => return self.known_or(named, draft.dedupe, full).await,
         };
+        if enqueue.callback.is_some() {
+            // A settle appends to it: as long as room is taken under its policy it is not removed.
+            self.named(&enqueue.policy, CALLBACKS, true).await?;
+        }
         match self.append(draft, reserved, &head).await {
             Ok(Changed::Stored(position)) => Ok(self.accepted(named, position, now, false)),
             Ok(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
@@ -191,10 +199,34 @@ impl Queue {
         full: Refused,
     ) -> Result<Accepted, Refused> {
         let Some(dedupe) = dedupe else { return Err(full) };
+        self.repeated(named, dedupe).await?.ok_or(full)
+    }
+
+    /// The message that a key stands for within its window, if it does: nothing is taken in.
+    ///
+    /// # Errors
+    /// [`Refused::OtherFingerprint`], or what ails the store.
+    pub async fn known(
+        &self,
+        policy: &AsyncPolicy,
+        destination: &str,
+        owner: &str,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Accepted>, Refused> {
+        let (shared, name) = (self.shared(), name_of(policy, destination));
+        let known = shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
+        let Some(named) = known else { return Ok(None) };
+        let now = shared.clock.now();
+        self.repeated(&named, dedupe(&named, owner, idempotency, now, now)).await
+    }
+
+    async fn repeated(&self, named: &Named, dedupe: Dedupe) -> Result<Option<Accepted>, Refused> {
         match self.shared().store.find(dedupe).await.map_err(refused)? {
-            Some(Changed::Duplicate { position, same: true }) => self.first_of(named, position).await,
+            Some(Changed::Duplicate { position, same: true }) => {
+                self.first_of(named, position).await.map(Some)
+            }
             Some(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
-            _ => Err(full),
+            _ => Ok(None),
         }
     }
 
@@ -236,12 +268,12 @@ impl Queue {
     /// The message a repetition repeats, which may have ended since.
     async fn first_of(&self, named: &Named, position: Position) -> Result<Accepted, Refused> {
         let store = &self.shared().store;
-        if let Some(loaded) = store.load(position).await.map_err(refused)?
+        if let Some(loaded) = unless_damaged(store.load(position).await)?
             && let Ok(head) = Head::read(&loaded.head)
         {
             return Ok(self.accepted(named, position, head.enqueued_at(), true));
         }
-        if let Some(ended) = store.ended(position).await.map_err(refused)?
+        if let Some(ended) = unless_damaged(store.ended(position).await)?
             && let Ok(record) = Record::read(&ended.record)
         {
             return Ok(self.accepted(named, position, Timestamp(record.enqueued_at), true));
@@ -253,9 +285,18 @@ impl Queue {
     }
 }
 
+/// What is damaged is as good as gone.
+fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, Refused> {
+    match read {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        read => read.map_err(refused),
+    }
+}
+
 fn refused(error: StoreError) -> Refused {
     match error {
         StoreError::Full(why) => Refused::DiskFull(why),
+        StoreError::TooLarge { bytes, bytes_max } => Refused::TooLarge { bytes, bytes_max },
         StoreError::Closed => Refused::Draining,
         StoreError::Poisoned(why) | StoreError::Read(why) => Refused::Poisoned(why),
         StoreError::Damaged { details, .. } => Refused::Poisoned(details),
@@ -314,12 +355,8 @@ fn head(enqueue: &Enqueue, now: Timestamp) -> Head {
 }
 
 fn draft(named: &Named, enqueue: &Enqueue, head: &Head, now: Timestamp) -> Draft {
-    let dedupe = enqueue.idempotency.as_ref().map(|idempotency| Dedupe {
-        key: hash128(&[named.name.as_bytes(), enqueue.owner.as_bytes(), idempotency.key.as_bytes()]),
-        fingerprint: hash128(&[&idempotency.fingerprint]),
-        now,
-        until: Timestamp(head.remembered_until.unwrap_or(now.0)),
-    });
+    let until = Timestamp(head.remembered_until.unwrap_or(now.0));
+    let dedupe = enqueue.idempotency.as_ref().map(|it| dedupe(named, &enqueue.owner, it, now, until));
     Draft {
         queue: named.id,
         lane: enqueue.key.as_deref().map(lane_of),
@@ -329,6 +366,11 @@ fn draft(named: &Named, enqueue: &Enqueue, head: &Head, now: Timestamp) -> Draft
         body: enqueue.body.clone(),
         dedupe,
     }
+}
+
+fn dedupe(named: &Named, owner: &str, it: &Idempotency, now: Timestamp, until: Timestamp) -> Dedupe {
+    let key = hash128(&[named.name.as_bytes(), owner.as_bytes(), it.key.as_bytes()]);
+    Dedupe { key, fingerprint: hash128(&[&it.fingerprint]), now, until }
 }
 
 /// The hash of an ordering key: two keys of the same hash would share a lane, which costs time and

@@ -234,7 +234,7 @@ impl Queue {
         let name = name_of(policy, destination);
         let known =
             self.shared.names.read().unwrap_or_else(PoisonError::into_inner).get(name.as_str()).cloned();
-        if let Some(named) = known.filter(|named| named.knows(policy)) {
+        if let Some(named) = known.filter(|named| named.knows(policy) && !named.is_closed()) {
             return Ok(named);
         }
         self.set_up(name.into(), policy.clone(), destination.into(), callbacks).await?
@@ -294,7 +294,7 @@ impl Queue {
 
     /// Waits until nothing more can be delivered within `budget`, or it is over; then nothing is
     /// handed out any more. What is left stays on disk, never in the dead letter because of this: an
-    /// attempt that is still under way has been used up and may repeat.
+    /// attempt that is still under way counts as none and may repeat.
     ///
     /// # Errors
     /// [`Failed::Stopped`].

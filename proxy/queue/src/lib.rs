@@ -74,12 +74,14 @@ mod message;
 mod metrics;
 mod named;
 mod operate;
+mod panics;
 mod pressure;
 mod rates;
 mod recover;
 mod schedule;
 mod settle;
 mod setup;
+mod sink;
 mod slab;
 mod state;
 mod status;
@@ -91,7 +93,9 @@ mod worker;
 
 pub use clock::{Clock, WallClock};
 pub use dead_letter::RedriveError;
-pub use deliver::{Answer, CallbackCall, CallbackOf, Deliver, Delivered, Delivering, Outgoing, Response};
+pub use deliver::{
+    Answer, CallbackCall, CallbackOf, Deliver, Delivered, Delivering, Outgoing, Response, SunkOf,
+};
 pub use enqueue::{Accepted, Enqueue, Idempotency, Refused};
 pub use handle::{Failed, Left, Options, Queue};
 pub use id::{Class, MessageId, NotAnId};

@@ -139,6 +139,13 @@ pub struct Status {
     pub has_result: bool,
 }
 
+impl Status {
+    /// Whether it was sent on to its policy's sink: it is known, but not kept here.
+    pub(crate) fn is_sunk(&self) -> bool {
+        self.state == MessageState::DeadLettered && self.reason != Some(Reason::Damaged)
+    }
+}
+
 /// What there is of a message's final response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

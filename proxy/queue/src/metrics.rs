@@ -102,7 +102,7 @@ impl EnqueueResult {
             Err(Refused::Draining) => Self::Draining,
             Err(Refused::DiskFull(_)) => Self::DiskFull,
             Err(Refused::Poisoned(_)) => Self::Poisoned,
-            Err(Refused::Invalid(_)) => Self::Invalid,
+            Err(Refused::Invalid(_) | Refused::TooLarge { .. }) => Self::Invalid,
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::stored::Settings;
 
 /// The destination in the name of the queue of a policy's callbacks.
 pub(crate) const CALLBACKS: &str = "callbacks";
+/// The destination in the name of the queue of a policy's sink.
+pub(crate) const SINK: &str = "dead-letter-sink";
 
 /// `NAMESPACE/POLICY/DESTINATION`.
 pub(crate) fn name_of(policy: &AsyncPolicy, destination: &str) -> String {
@@ -29,6 +31,15 @@ pub(crate) fn callbacks_policy(policy: &AsyncPolicy) -> AsyncPolicy {
     of.ordering_header = None;
     of.rate.key_header = None;
     of.result_ttl = Duration::ZERO;
+    // What tells of an end is no dead letter of the application's.
+    of.delivery.sink = None;
+    of
+}
+
+/// The policy of the queue of `policy`'s sink: as it delivers, without order, keys and results.
+pub(crate) fn sink_policy(policy: &AsyncPolicy) -> AsyncPolicy {
+    let mut of = callbacks_policy(policy);
+    of.delivery.sink.clone_from(&policy.delivery.sink);
     of
 }
 
@@ -39,6 +50,8 @@ pub(crate) struct Named {
     pub(crate) id: QueueId,
     /// Its number in the index.
     pub(crate) line: u16,
+    /// Its messages are on their way to the policy's sink.
+    pub(crate) is_sink: bool,
     settings: RwLock<Arc<Settings>>,
     /// The policy as it was last heard; `None` if it is known from disk only.
     heard: RwLock<Option<Arc<AsyncPolicy>>>,
@@ -65,6 +78,7 @@ impl Named {
             name,
             id,
             line,
+            is_sink: settings.is_sink(),
             settings: RwLock::new(Arc::new(settings)),
             heard: RwLock::new(None),
             closed: AtomicBool::new(false),
@@ -141,6 +155,13 @@ impl Named {
         give(&self.dead_bytes, bytes);
     }
 
+    /// Whether it takes no more.
+    pub(crate) fn full(&self) -> bool {
+        let settings = self.settings();
+        self.messages.load(Ordering::SeqCst) >= settings.policy.queue_messages_max
+            || self.bytes.load(Ordering::SeqCst) >= settings.policy.queue_bytes_max
+    }
+
     /// Whether its dead letter takes no more.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a bound, not a sum")]
     #[allow(clippy::cast_sign_loss, reason = "a share of an unsigned number")]
@@ -154,12 +175,27 @@ impl Named {
     /// Closes it if nothing is in it and nobody is about to put something in.
     pub(crate) fn close_if_empty(&self) -> bool {
         self.closed.store(true, Ordering::SeqCst);
-        let counts = [&self.messages, &self.dead_messages, &self.quarantined];
-        let empty = counts.iter().all(|count| count.load(Ordering::SeqCst) == 0);
+        let empty = self.is_empty();
         if !empty {
-            self.closed.store(false, Ordering::SeqCst);
+            self.reopen();
         }
         empty
+    }
+
+    /// Whether nothing is in it, in whatever state, and nobody is about to put something in.
+    pub(crate) fn is_empty(&self) -> bool {
+        let counts = [&self.messages, &self.dead_messages, &self.quarantined];
+        counts.iter().all(|count| count.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Whether it is being removed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is one of this policy's.
+    pub(crate) fn is_of(&self, policy: &str) -> bool {
+        self.name.strip_prefix(policy).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// It was not removed after all.

@@ -274,6 +274,7 @@ impl Queue {
         }
         match self.ask(move |worker, answer| worker.redrive(id, answer)).await? {
             Err(RedriveError::Unknown) => match self.status(id).await? {
+                Some(status) if status.is_sunk() => Err(RedriveError::Sunk),
                 Some(status) => Err(RedriveError::NotDead(status.state)),
                 None => Err(RedriveError::Unknown),
             },
@@ -352,31 +353,28 @@ impl Worker {
                 Part::Dead | Part::Quarantined => None,
             };
             ours.push((entry, due));
-            changes.push(Change::End { position: entry.position, record, result: None });
+            changes.push(Change::End { position: entry.position, of: part.kept(), record, result: None });
         }
-        let changed = match self.shared.store.write(changes).await {
-            Ok(changed) => changed,
-            Err(error) => {
-                let now = self.now();
-                for (entry, due) in ours.iter().filter(|_| part == Part::Waiting) {
-                    self.state.borrow_mut().back(entry.position, *due, false, now);
-                }
-                return Err(error.into());
-            }
-        };
+        let (changed, error) = self.write_in_parts(&changes).await;
+        let (written, left) = ours.split_at(changed.len());
         let mut gone = 0;
-        for ((entry, _), changed) in ours.iter().zip(changed) {
+        for ((entry, _), changed) in written.iter().zip(changed) {
+            // A dead one that was redriven meanwhile is not what was meant.
             let there = changed != Changed::Missing;
             gone += u64::from(there);
             match part {
                 Part::Waiting => self.left(named, entry.position, entry.bytes),
                 Part::Dead if there => named.unburied(u64::from(entry.bytes)),
                 Part::Quarantined if there => drop(named.quarantined.fetch_sub(1, Ordering::SeqCst)),
-                Part::Dead | Part::Quarantined => {}
+                Part::Dead | Part::Quarantined => continue,
             }
             self.ended(entry.position);
         }
+        let now = self.now();
+        for (entry, due) in left.iter().filter(|_| part == Part::Waiting) {
+            self.state.borrow_mut().back(entry.position, *due, false, now);
+        }
         self.look_at_dead(named);
-        Ok(gone)
+        error.map_or(Ok(gone), |error| Err(error.into()))
     }
 }

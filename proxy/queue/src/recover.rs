@@ -45,6 +45,7 @@ impl Inbox {
     fn told(&self, event: &Event<'_>) {
         match event {
             Event::Begins | Event::Committed([]) => return,
+            Event::Damaged(found) => return tracing::error!(found, "the pages of the store are in no order"),
             Event::Committed(entries) => {
                 self.entries.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(entries);
             }
@@ -77,6 +78,9 @@ pub(crate) struct Index {
     pub(crate) state: State,
     pub(crate) lines: HashMap<QueueId, u16>,
     pub(crate) found: HashMap<u16, Found>,
+    /// Those whose attempts a crash cut off: how long they wait is said by their policies, which are not
+    /// known yet. At most as many as were under way.
+    pub(crate) cut_off: Vec<Entry>,
     /// Those that were redriven, by their rank: their turn is later than their position.
     later: BTreeMap<u64, Entry>,
 }
@@ -108,33 +112,22 @@ impl Index {
                 return;
             }
         }
+        if entry.begun {
+            self.cut_off.push(entry);
+            return;
+        }
         if entry.order != entry.position.0 {
             self.later.insert(entry.order, entry);
             return;
         }
         self.put_in_before(entry.position.0, now);
-        let entry = self.waiting_again(entry, line, now);
         self.state.recovered(&entry, line, now, now);
-    }
-
-    /// An attempt that a crash cut off waits as after any lost connection: what kills its sender kills it
-    /// less and less often.
-    fn waiting_again(&self, mut entry: Entry, line: u16, now: Timestamp) -> Entry {
-        if entry.begun {
-            let limits = &self.state.line(line).limits;
-            let before = u32::from(entry.attempts.saturating_sub(1));
-            let longest = backoff(limits.backoff, limits.backoff_delay, limits.backoff_max, before);
-            let due = plus(now, share(longest, fastrand::f64()));
-            entry.due_at = Some(entry.due_at.map_or(due, |known| known.max(due)));
-        }
-        entry
     }
 
     fn put_in_before(&mut self, order: u64, now: Timestamp) {
         while let Some(first) = self.later.first_entry().filter(|first| *first.key() < order) {
             let entry = first.remove();
             let line = self.line_of(entry.queue);
-            let entry = self.waiting_again(entry, line, now);
             self.state.recovered(&entry, line, now, now);
         }
     }
@@ -154,6 +147,7 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
         told: Box::new(move |event| {
             match event {
                 Event::Begins => began = Some(std::time::Instant::now()),
+                Event::Damaged(_) => {}
                 Event::Committed(_) | Event::Failed => {
                     if let Some(began) = began.take() {
                         commits.observe(began.elapsed().as_secs_f64());
@@ -174,6 +168,22 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
 }
 
 impl Worker {
+    /// An attempt that a crash cut off waits as after any lost connection: what kills its sender kills it
+    /// less and less often. It was the head of its lane, so it comes in front of it last of all as well.
+    pub(crate) fn put_in_again(&self, cut_off: Vec<Entry>) {
+        let now = self.now();
+        for mut entry in cut_off {
+            let Some(line) = self.lines.borrow().get(&entry.queue).copied() else { continue };
+            let mut state = self.state.borrow_mut();
+            let limits = &state.line(line).limits;
+            let before = u32::from(entry.attempts.saturating_sub(1));
+            let longest = backoff(limits.backoff, limits.backoff_delay, limits.backoff_max, before);
+            let due = plus(now, share(longest, self.jitter()));
+            entry.due_at = Some(entry.due_at.map_or(due, |known| known.max(due)));
+            state.recovered(&entry, line, now, now);
+        }
+    }
+
     /// Reads the heads of all messages that were found, to learn how old they are.
     pub(crate) async fn learn(self: Rc<Self>, queues: Vec<QueueId>) {
         for queue in queues {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::enqueue::Refused;
 use crate::handle::Failed;
-use crate::named::{Named, callbacks_policy};
+use crate::named::{Named, SINK, callbacks_policy, sink_policy};
 use crate::recover::Found;
 use crate::schedule::Limits;
 use crate::stored::Settings;
@@ -66,8 +66,14 @@ impl Worker {
             named.dead_bytes.store(found.dead_bytes, Ordering::SeqCst);
             named.quarantined.store(found.quarantined, Ordering::SeqCst);
             self.shared.total.fetch_add(found.messages, Ordering::SeqCst);
-            self.look_at_dead(&named);
         }
+        let known = |line: u16| self.named.borrow().get(usize::from(line)).is_some_and(Option::is_some);
+        let rowless = self.lines.borrow().values().filter(|line| !known(**line)).count();
+        if rowless > 0 {
+            tracing::error!(queues = rowless, "messages stand still: the rows of their queues are lost");
+        }
+        // When all are known: a queue's dead letters may go to another.
+        self.shared.named().iter().for_each(|named| self.look_at_dead(named));
     }
 
     /// A number that no queue has, neither one that is known nor one whose messages were found.
@@ -108,7 +114,11 @@ impl Worker {
         let worker = self.clone();
         self.spawn(async move {
             let _one = worker.setting_up.lock().await;
-            let of = if callbacks { Arc::new(callbacks_policy(&policy)) } else { policy.clone() };
+            let of = match (callbacks, &*destination == SINK) {
+                (true, _) => Arc::new(callbacks_policy(&policy)),
+                (false, true) => Arc::new(sink_policy(&policy)),
+                (false, false) => policy.clone(),
+            };
             let known = worker.find(&name);
             let paused = known.as_ref().is_some_and(|named| named.settings().paused);
             let settings = Settings { policy: of, destination, paused, callbacks };
@@ -139,18 +149,22 @@ impl Worker {
         Ok(())
     }
 
-    async fn make(&self, name: &Arc<str>, settings: Settings) -> Result<Arc<Named>, Failed> {
+    /// Makes a queue while `setting_up` is held.
+    pub(crate) async fn make(&self, name: &Arc<str>, settings: Settings) -> Result<Arc<Named>, Failed> {
         let count = self.shared.names.read().unwrap_or_else(PoisonError::into_inner).len();
         if count >= limits::QUEUES_MAX && !self.remove_an_empty_one().await? {
             return Err(Failed::Refused(Box::new(Refused::TooManyQueues)));
         }
         let id = self.shared.store.put_queue(name.to_string(), settings.bytes()).await?;
-        Ok(self.add(name.clone(), id, self.free_line(), settings))
+        let named = self.add(name.clone(), id, self.free_line(), settings);
+        self.look_at_dead(&named);
+        Ok(named)
     }
 
     /// Makes room for another queue.
     async fn remove_an_empty_one(&self) -> Result<bool, StoreError> {
-        let Some(named) = self.shared.named().into_iter().find(|named| named.close_if_empty()) else {
+        let all = self.shared.named();
+        let Some(named) = all.iter().find(|named| self.closes(named, &all)) else {
             return Ok(false);
         };
         if let Err(error) = self.shared.store.remove_queue(named.id).await {
@@ -163,6 +177,23 @@ impl Worker {
         self.state.borrow_mut().remove_line(named.line);
         self.named.borrow_mut()[usize::from(named.line)] = None;
         Ok(true)
+    }
+
+    /// Closes a queue that is empty and will not be needed: what ends appends to the queues of its policy's
+    /// callbacks and sink, which must be there. Whoever takes a message in takes room first and then looks
+    /// whether they are closed; here it is the other way round, so that one of both sees the other.
+    fn closes(&self, named: &Named, all: &[Arc<Named>]) -> bool {
+        if !named.close_if_empty() {
+            return false;
+        }
+        let settings = named.settings();
+        let serves = settings.callbacks || named.is_sink;
+        let of_its_policy = |other: &Arc<Named>| !other.is_empty() && other.is_of(&settings.policy.name);
+        let needed = serves && all.iter().any(of_its_policy);
+        if needed {
+            named.reopen();
+        }
+        !needed
     }
 
     /// An operator stops a queue, or lets it go on.

@@ -76,64 +76,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Adds a named queue, or tells it its policy's words again.
-    pub(crate) fn set_line(&mut self, line: u16, limits: Limits, paused: bool) {
-        let at = usize::from(line);
-        if self.lines.len() <= at {
-            self.lines.resize_with(at + 1, || None);
-        }
-        let Some(known) = self.lines[at].as_mut() else {
-            self.lines[at] = Some(Line::new(limits, paused));
-            return;
-        };
-        let keyed = limits.keyed;
-        known.paused = paused;
-        known.set_limits(limits);
-        // Nothing is older than the oldest: a shorter age may end something sooner.
-        self.expires_at = Some(Timestamp(0)).filter(|_| known.waiting > 0).or(self.expires_at);
-        if keyed && known.rates.is_none() {
-            known.rates = Some(Box::new(crate::rates::Rates::new(&known.limits)));
-        } else if !keyed && let Some(rates) = &known.rates {
-            let parked = rates.positions();
-            for position in parked {
-                if let Some(slot) = self.slab.find(position) {
-                    self.unlink(slot);
-                    self.forget_rate(position);
-                    self.make_ready(slot);
-                }
-            }
-            self.line_mut(line).rates = None;
-            self.odd.values_mut().for_each(|odd| odd.rate = None);
-        }
-    }
-
-    fn forget_rate(&mut self, position: u64) {
-        if let Some(odd) = self.odd.get_mut(&position) {
-            odd.rate = None;
-        }
-    }
-
-    /// Forgets a queue without messages.
-    pub(crate) fn remove_line(&mut self, line: u16) {
-        self.lines[usize::from(line)] = None;
-    }
-
-    pub(crate) fn line(&self, line: u16) -> &Line {
-        self.lines[usize::from(line)].as_ref().expect("a message's queue is known as long as it waits")
-    }
-
-    pub(crate) fn line_mut(&mut self, line: u16) -> &mut Line {
-        self.lines[usize::from(line)].as_mut().expect("a message's queue is known as long as it waits")
-    }
-
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (u16, &Line)> {
-        (0u16..).zip(&self.lines).filter_map(|(at, line)| line.as_ref().map(|line| (at, line)))
-    }
-
-    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = (u16, &mut Line)> {
-        (0u16..).zip(&mut self.lines).filter_map(|(at, line)| line.as_mut().map(|line| (at, line)))
-    }
-
     pub(crate) fn len(&self) -> u32 {
         self.slab.len()
     }
@@ -150,10 +92,10 @@ impl State {
         self.tidy();
     }
 
-    /// A message was found on disk. Those that were attempted before are in front of their lanes:
-    /// only a head is ever attempted.
+    /// A message was found on disk. Those that were attempted before, be it for nothing, are in front of
+    /// their lanes: only a head is ever attempted.
     pub(crate) fn recovered(&mut self, entry: &Entry, line: u16, enqueued: Timestamp, now: Timestamp) {
-        if entry.attempts == 0 && !entry.begun {
+        if entry.attempts == 0 && !entry.begun && !entry.tried {
             return self.appended(entry, line, enqueued, now);
         }
         let slot = self.insert(entry, line, enqueued);
@@ -207,7 +149,6 @@ impl State {
 
     /// A taken message waits again: an attempt failed (`tried`), or what it was taken for did.
     pub(crate) fn back(&mut self, position: Position, due: Option<Timestamp>, tried: bool, now: Timestamp) {
-        self.cleared(position);
         let Some(slot) = self.slab.find(position.0) else { return };
         let message = self.slab.get_mut(slot);
         if tried {
@@ -392,6 +333,7 @@ impl State {
 }
 
 mod age;
+mod lines;
 mod lists;
 mod suspects;
 #[cfg(test)]

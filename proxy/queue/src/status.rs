@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::handle::{Failed, Queue};
 use crate::id::MessageId;
 use crate::message::{MessageState, Outcome, Reason, Status};
+use crate::named::Named;
 use crate::schedule::plus;
 use crate::slab::Place;
 use crate::state::Take;
@@ -127,10 +128,65 @@ impl Queue {
             })
             .await?;
         let store = &self.shared().store;
-        if let Some(loaded) = store.load(position).await? {
-            return Ok(self.of_loaded(id, loaded, taken));
+        match store.load(position).await {
+            Ok(Some(loaded)) => return Ok(self.of_loaded(id, loaded, taken)),
+            Err(StoreError::Damaged { .. }) => return self.of_damaged(id).await,
+            Ok(None) => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(store.ended(position).await?.and_then(|ended| self.of_ended(id, ended)))
+        match store.ended(position).await {
+            // Of what ended nothing is owed but what can be read.
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            ended => Ok(ended?.and_then(|ended| self.of_ended(id, ended))),
+        }
+    }
+
+    /// A message that does not fit its checksum is never delivered. Its head has a sum of its own: if that
+    /// fits, it says whose message it is; if not, only that it is here can be told.
+    async fn of_damaged(&self, id: MessageId) -> Result<Option<Outcome>, Failed> {
+        let mut listed = self.listed(id.position()).await?;
+        if let Some(mut loaded) = listed.take_if(|loaded| !loaded.head.is_empty()) {
+            loaded.entry.state = Kept::Quarantined;
+            return Ok(self.of_loaded(id, loaded, false));
+        }
+        Ok(Some(Outcome::Without(Status {
+            id,
+            queue: listed.map_or_else(String::new, |listed| self.name_of(listed.entry.queue)),
+            owner: String::new(),
+            state: MessageState::DeadLettered,
+            reason: Some(Reason::Damaged),
+            durability: self.shared().class,
+            enqueued_at: id.enqueued_at(),
+            attempts: Vec::new(),
+            attempts_used: 0,
+            next_attempt_at: None,
+            ended_at: None,
+            has_result: false,
+        })))
+    }
+
+    /// A message without its body, as lists show it.
+    async fn listed(&self, position: Position) -> Result<Option<Loaded>, Failed> {
+        let waits_in = self.ask(move |worker, answer| {
+            let named = worker.named_of(position);
+            let _ = answer.send(named.map(|named| (named.id, Kept::Waiting)));
+        });
+        let mut places: Vec<_> = waits_in.await?.into_iter().collect();
+        if places.is_empty() {
+            for named in self.shared().named() {
+                let apart = [(Kept::Quarantined, &named.quarantined), (Kept::Dead, &named.dead_messages)];
+                let used = apart.into_iter().filter(|(_, count)| count.load(Ordering::SeqCst) > 0);
+                places.extend(used.map(|(state, _)| (named.id, state)));
+            }
+        }
+        let before = Some(Position(position.0.saturating_sub(1)));
+        for (queue, state) in places {
+            let found = self.shared().store.list(queue, state, before, 1).await?;
+            if let Some(loaded) = found.into_iter().find(|loaded| loaded.entry.position == position) {
+                return Ok(Some(loaded));
+            }
+        }
+        Ok(None)
     }
 
     fn of_loaded(&self, id: MessageId, loaded: Loaded, taken: bool) -> Option<Outcome> {
@@ -201,7 +257,7 @@ impl Queue {
             queue: record.queue.clone(),
             owner: record.owner.clone(),
             state: record.state(),
-            reason: None,
+            reason: record.history.as_ref().and_then(History::reason),
             durability: self.shared().class,
             enqueued_at: id.enqueued_at(),
             attempts: record.history.as_ref().map(History::attempts).unwrap_or_default(),
@@ -249,10 +305,20 @@ impl Worker {
         let of = watchers.entry(position).or_default();
         of.retain(|watcher| !watcher.is_closed());
         of.push(told);
+        if watchers.len() > limits::RESULT_WAITERS_MAX {
+            // So many do not wait: clients have gone before their messages ended.
+            watchers.retain(|_, of| {
+                of.retain(|watcher| !watcher.is_closed());
+                !of.is_empty()
+            });
+        }
     }
 
     /// Takes a message out of turn and ends it.
     fn cancel(self: &Rc<Self>, id: MessageId, answer: oneshot::Sender<Result<Cancelled, Failed>>) {
+        let Some(named) = self.named_of(id.position()) else {
+            return drop(answer.send(Ok(Cancelled::NotDone)));
+        };
         let taken = self.state.borrow_mut().take(id.position());
         let due = match taken {
             Take::Taken(due) => due,
@@ -260,14 +326,18 @@ impl Worker {
         };
         let worker = self.clone();
         self.spawn(async move {
-            let _ = answer.send(worker.end_cancelled(id, due).await);
+            let _ = answer.send(worker.end_cancelled(&named, id, due).await);
         });
     }
 
-    async fn end_cancelled(&self, id: MessageId, due: Option<Timestamp>) -> Result<Cancelled, Failed> {
+    async fn end_cancelled(
+        &self,
+        named: &Named,
+        id: MessageId,
+        due: Option<Timestamp>,
+    ) -> Result<Cancelled, Failed> {
         let position = id.position();
-        let named = self.named_of(position).ok_or(Failed::UnknownQueue)?;
-        let Some(message) = self.open_message(&named, position, due).await else {
+        let Some(message) = self.open_message(named, position, due).await else {
             return Ok(Cancelled::NotDone);
         };
         let put_back = || {
@@ -292,7 +362,8 @@ impl Worker {
         };
         let kept = message.policy().result_ttl.max(limits::CANCELLED_KEPT);
         let until = plus(now, kept).max(Timestamp(message.head.remembered_until.unwrap_or(0)));
-        let end = Change::End { position, record: Some((record.bytes(), until)), result: None };
+        let record = Some((record.bytes(), until));
+        let end = Change::End { position, of: Kept::Waiting, record, result: None };
         match self.shared.store.write(vec![end]).await {
             Ok(_) => {}
             Err(error @ StoreError::Poisoned(_)) => return Err(error.into()),
@@ -301,7 +372,7 @@ impl Worker {
                 return Err(error.into());
             }
         }
-        self.left(&named, position, message.loaded.entry.bytes);
+        self.left(named, position, message.loaded.entry.bytes);
         self.ended(position);
         Ok(Cancelled::Done)
     }

@@ -15,6 +15,7 @@ use store::message::Timestamp;
 
 use crate::deliver::Response;
 use crate::message::{Attempt, MessageState, Reason};
+use crate::named::SINK;
 
 /// What was stored cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -208,6 +209,9 @@ pub(crate) struct Record {
     /// There was a response that could be kept.
     #[prost(bool, tag = "9")]
     pub(crate) had_result: bool,
+    /// It died, and was sent on to its policy's sink.
+    #[prost(bool, tag = "10")]
+    pub(crate) sunk: bool,
 }
 
 impl Record {
@@ -220,7 +224,11 @@ impl Record {
     }
 
     pub(crate) fn state(&self) -> MessageState {
-        if self.cancelled { MessageState::Cancelled } else { MessageState::Succeeded }
+        match (self.cancelled, self.sunk) {
+            (true, _) => MessageState::Cancelled,
+            (false, true) => MessageState::DeadLettered,
+            (false, false) => MessageState::Succeeded,
+        }
     }
 }
 
@@ -267,6 +275,16 @@ impl Settings {
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         serde_json::from_slice(bytes)
             .map_err(|error| Unreadable { what: "a queue's settings", why: error.to_string() })
+    }
+
+    /// Its messages are dead letters on their way to the policy's sink.
+    pub(crate) fn is_sink(&self) -> bool {
+        &*self.destination == SINK
+    }
+
+    /// Its dead letters are sent on to a sink.
+    pub(crate) fn sinks(&self) -> bool {
+        self.policy.delivery.sink.is_some() && !self.is_sink()
     }
 
     /// Without the secret: it does not belong on a disk, and comes again with the controller's word.

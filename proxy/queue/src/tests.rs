@@ -23,8 +23,11 @@ mod callback;
 mod crash;
 mod deliver;
 mod end;
+mod found;
 mod operate;
 mod order;
+mod panic;
+mod sink;
 mod soak;
 
 const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
@@ -68,6 +71,11 @@ impl Deliver for Arc<Receiver> {
             call: format!("{} {}", of.callback, of.state.as_str()).into(),
             body: of.response.map(|response| response.body.clone()).unwrap_or_default(),
         })
+    }
+
+    fn sunk(&self, of: &SunkOf<'_>) -> Option<Bytes> {
+        let status = of.last.and_then(|last| last.status).unwrap_or_default();
+        Some(format!("{:?} {} {} {status}", of.call, of.id, of.reason.as_str()).into())
     }
 }
 
@@ -180,12 +188,22 @@ impl House {
 
     /// As before, with another way out.
     fn open_with(directory: Option<PathBuf>, policy: AsyncPolicy, deliver: Arc<dyn Deliver>) -> Self {
+        Self::open_in(directory, 64 << 20, policy, deliver)
+    }
+
+    /// As before, in a store of so many bytes.
+    fn open_in(
+        directory: Option<PathBuf>,
+        bytes_max: u64,
+        policy: AsyncPolicy,
+        deliver: Arc<dyn Deliver>,
+    ) -> Self {
         let (receiver, mut registry) = (Receiver::new(), Registry::default());
         let start = START.with(std::cell::Cell::get).expect("inside a test");
         let passed = u64::try_from(start.elapsed().as_millis()).unwrap();
         let options = Options {
             directory,
-            bytes_max: 64 << 20,
+            bytes_max,
             salvage: false,
             allow_volatile: true,
             vfs: None,

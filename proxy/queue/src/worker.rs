@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use policy::limits;
-use store::StoreError;
 use store::message::{Position, QueueId, Timestamp};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -21,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::deliver::Deliver;
 use crate::handle::{Job, Shared};
 use crate::named::Named;
+use crate::panics;
 use crate::pressure::Sample;
 use crate::recover::{Inbox, Opening};
 use crate::schedule::plus;
@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     pub(crate) expiring: Cell<usize>,
     /// Dead letters that are being redriven, and the number of the job that does it.
     pub(crate) redriving: RefCell<HashMap<u16, u64>>,
+    /// How many such jobs there were.
+    pub(crate) redrives: Cell<u64>,
     /// Messages whose attempts are on their way out.
     pub(crate) carried: RefCell<HashSet<Position>>,
     tasks: RefCell<JoinSet<()>>,
@@ -77,8 +79,8 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, deliver: Arc<dyn Deliver>, opening: Opening) -> Rc<Self> {
         let now = shared.steady.now();
         let index = opening.index;
-        let found = index.state.lines().filter(|(_, line)| line.waiting > 0).map(|(line, _)| line);
-        let found: Vec<u16> = found.collect();
+        let found = index.found.iter().filter(|(_, found)| found.messages > 0);
+        let found: Vec<u16> = found.map(|(line, _)| *line).collect();
         let ids = index.lines.iter().filter(|(_, line)| found.contains(line)).map(|(id, _)| *id).collect();
         let worker = Self {
             deliver,
@@ -96,6 +98,7 @@ impl Worker {
             setting_up: tokio::sync::Mutex::new(()),
             expiring: Cell::new(0),
             redriving: RefCell::default(),
+            redrives: Cell::default(),
             carried: RefCell::default(),
             tasks: RefCell::default(),
             inbox: opening.inbox,
@@ -105,6 +108,7 @@ impl Worker {
             shared,
         };
         worker.take_over(&opening.opened.queues, &index.found);
+        worker.put_in_again(index.cut_off);
         Rc::new(worker)
     }
 
@@ -135,7 +139,11 @@ impl Worker {
                 () = self.changed.notified() => {}
                 () = sleep_until(wake) => {}
             }
-            while self.tasks.borrow_mut().try_join_next().is_some() {}
+            while let Some(ended) = self.tasks.borrow_mut().try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the queue failed in a step");
+                }
+            }
         }
         self.tasks.borrow_mut().abort_all();
         self.shared.store.close().await;
@@ -242,15 +250,35 @@ impl Worker {
                 let named = self.named(dispatch.line);
                 named.in_flight.fetch_add(1, Ordering::Relaxed);
                 self.spawn(async move {
-                    worker.attempt(&named, dispatch).await;
+                    if !panics::ended(worker.attempt(&named, dispatch)).await {
+                        worker.broken(&named, dispatch.position);
+                    }
                     named.in_flight.fetch_sub(1, Ordering::Relaxed);
                     let now = worker.now();
                     worker.state.borrow_mut().landed(dispatch.line, rate, now);
                     worker.changed.notify_one();
                 });
             }
-            Step::Classify => self.spawn(async move { worker.classify(dispatch).await }),
+            Step::Classify => self.spawn(async move {
+                if !panics::ended(worker.classify(dispatch)).await {
+                    worker.state.borrow_mut().read(dispatch.line);
+                    worker.broken(&worker.named(dispatch.line), dispatch.position);
+                }
+            }),
         }
+    }
+
+    /// A step panicked with a message in its hands: that waits as after a lost connection, for the longest,
+    /// since nobody knows what is wrong with it. What it has used up is counted when it is read again.
+    fn broken(&self, named: &Named, position: Position) {
+        tracing::error!(%position, queue = %named.name, "the queue failed in the middle of an attempt");
+        self.carried.borrow_mut().remove(&position);
+        let now = self.now();
+        let mut state = self.state.borrow_mut();
+        let due = plus(now, state.line(named.line).limits.backoff_max);
+        state.cleared(position);
+        state.back(position, Some(due), true, now);
+        self.changed.notify_one();
     }
 
     /// Moves what grew too old to the dead letter.
@@ -305,48 +333,6 @@ impl Worker {
         }
     }
 
-    /// Publishes how each queue stands.
-    fn note(&self) {
-        let (now, stopped) = (self.now(), !self.may_dispatch());
-        let all = self.named.borrow();
-        for (at, line) in self.state.borrow_mut().lines_mut() {
-            let Some(named) = &all[usize::from(at)] else { continue };
-            if line.waiting == 0 && named.oldest.load(Ordering::Relaxed) == u32::MAX && line.noted().is_none()
-            {
-                continue;
-            }
-            named.scheduled.store(line.scheduled, Ordering::Relaxed);
-            named.retrying.store(line.retrying, Ordering::Relaxed);
-            named.oldest.store(line.oldest, Ordering::Relaxed);
-            if let Some((blocked, span)) = line.note(now, stopped)
-                && !span.is_zero()
-            {
-                named.series.throttled(blocked, span);
-            }
-        }
-    }
-
-    fn sample(&self, now: Timestamp) {
-        self.state.borrow_mut().survey();
-        let mut samples = self.samples.borrow_mut();
-        for (at, line) in self.state.borrow().lines() {
-            let Some(named) = self.named.borrow()[usize::from(at)].clone() else { continue };
-            named.oldest.store(line.oldest, Ordering::Relaxed);
-            let pressure = named.pressed(|pressure| *pressure);
-            let kept = samples.entry(at).or_default();
-            if kept.len() == limits::QUEUE_SAMPLES_MAX {
-                kept.pop_front();
-            }
-            kept.push_back(Sample {
-                at: now,
-                messages: named.messages.load(Ordering::Relaxed),
-                oldest_age: self.shared.age(&named, now),
-                arrivals: pressure.arrivals(now),
-                served: pressure.served(now),
-            });
-        }
-    }
-
     // ---- what every step needs ----------------------------------------------------------------
 
     /// Whoever waits for the end of a message is told to look.
@@ -359,33 +345,17 @@ impl Worker {
     /// A message left its queue: the index, the books and the pace know.
     pub(crate) fn left(&self, named: &Named, position: Position, bytes: u32) {
         self.state.borrow_mut().gone(position);
+        let was_full = named.is_sink && named.full();
         named.left(u64::from(bytes));
         self.shared.total.fetch_sub(1, Ordering::SeqCst);
+        if was_full {
+            self.look_at_dead(named);
+        }
         let now = self.now();
         named.pressed(|pressure| pressure.left(now));
         self.changed.notify_one();
     }
-
-    /// Whether the dead letter of a queue is full, as of now.
-    pub(crate) fn look_at_dead(&self, named: &Named) {
-        self.state.borrow_mut().line_mut(named.line).dead_full = named.dead_full();
-        self.changed.notify_one();
-    }
-
-    /// Writes what must be written: as often as the store has no room for it. An error ends the
-    /// thread's trust in the disk.
-    pub(crate) async fn write(
-        &self,
-        changes: Vec<store::message::Change>,
-    ) -> Result<Vec<store::message::Changed>, StoreError> {
-        loop {
-            match self.shared.store.write(changes.clone()).await {
-                Err(StoreError::Full(why)) => {
-                    tracing::warn!(%why, "the end of an attempt waits for room");
-                    tokio::time::sleep(limits::SETTLE_RETRY).await;
-                }
-                other => return other,
-            }
-        }
-    }
 }
+
+mod figures;
+mod written;

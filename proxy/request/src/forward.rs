@@ -162,7 +162,10 @@ pub async fn forward(
 }
 
 /// Refuses what no receiver should see, and marks what passes.
-pub(crate) fn check_head<B>(request: &mut Request<B>, shared: &Shared) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure`]: the request is to be answered with it.
+pub fn check_head<B>(request: &mut Request<B>, shared: &Shared) -> Result<(), Failure> {
     if has_two_hosts(request.headers()) {
         return Err(Failure::two_hosts());
     }

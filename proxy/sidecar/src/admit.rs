@@ -8,32 +8,33 @@ pub(crate) mod answer;
 pub(crate) mod asked;
 pub(crate) mod call;
 pub(crate) mod problem;
+mod ready;
+mod room;
 pub(crate) mod seal;
 mod spill;
-mod unary;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{Context as Digest, SHA256};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use policy::limits;
 use policy::queue::{AsyncPolicy, Credentials, Durability, Mode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use queue::{Accepted, Enqueue, Idempotency, Outcome, Queue, Refused};
+use queue::{Accepted, Enqueue, Outcome, Queue, Refused};
 use request::body::{Body, Received};
 use request::headers::{strip_hop_by_hop, wants_upgrade};
 use request::outcome::{Failure, is_grpc};
 use store::message::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::queues::Queues;
 use crate::telemetry::Metrics;
@@ -41,12 +42,13 @@ use answer::Answer;
 use asked::{Asked, Preference};
 use call::{CREDENTIALS, Call};
 use problem::Problem;
+use ready::Ready;
+use room::{Bounds, Held, Room, Unread};
 
 /// Takes requests in, for all workers.
 pub(crate) struct Admit {
     queues: Arc<Queues>,
-    /// KiB of bodies that may be on their way in.
-    bodies: Arc<Semaphore>,
+    room: Room,
     /// Keys of synchronous attempts under way, hashed.
     running: Mutex<HashSet<[u8; 32]>>,
     refused: Family<RefusedLabels, Counter>,
@@ -64,6 +66,9 @@ pub(crate) trait Proxy {
         &self,
         request: Request<Received>,
     ) -> impl Future<Output = Result<Response<Body>, Failure>> + Send;
+
+    /// Refuses a head that could not be sent.
+    fn check(&self, head: &mut Request<()>) -> Result<(), Failure>;
 }
 
 /// Where a request was going.
@@ -73,6 +78,18 @@ pub(crate) struct Going {
     pub(crate) destination: Arc<str>,
     /// As the client named it.
     pub(crate) authority: String,
+}
+
+impl Going {
+    /// `connected` is where its connection went, for a request that names nothing.
+    pub(crate) fn to(destination: Arc<str>, parts: &Parts, connected: &Authority) -> Self {
+        let host = || Authority::try_from(parts.headers.get(HOST)?.as_bytes()).ok();
+        let named = parts.uri.authority().cloned().or_else(host);
+        let named = named.as_ref().unwrap_or(connected).as_str();
+        // Without userinfo, which no Host has (RFC 9110 §7.2).
+        let authority = named.rsplit_once('@').map_or(named, |(_, host)| host).to_owned();
+        Self { destination, authority }
+    }
 }
 
 /// What becomes of a request.
@@ -99,15 +116,6 @@ fn decide(policy: &AsyncPolicy, parts: &Parts, preference: Preference, upgrade: 
     }
 }
 
-/// A request that is ready to be stored.
-struct Ready {
-    parts: Parts,
-    body: Bytes,
-    asked: Asked,
-    /// Held until the message is stored.
-    _room: Option<OwnedSemaphorePermit>,
-}
-
 impl Admit {
     pub(crate) fn new(queues: Arc<Queues>, metrics: &Metrics) -> Self {
         let refused = Family::default();
@@ -118,8 +126,8 @@ impl Admit {
                 refused.clone(),
             );
         });
-        let kib = usize::try_from(limits::MESSAGE_BODY_BYTES_TOTAL / 1024).unwrap_or(usize::MAX);
-        Self { queues, bodies: Arc::new(Semaphore::new(kib)), running: Mutex::default(), refused }
+        let room = Room::of(limits::MESSAGE_BODY_BYTES_TOTAL);
+        Self { queues, room, running: Mutex::default(), refused }
     }
 
     /// Answers a request whose rule has a policy.
@@ -139,10 +147,11 @@ impl Admit {
             Decision::TakeIn if answer.is_grpc() && !preference.respond_async => {
                 self.unary_or_proxy(policy, parts, body, going, &answer, proxy).await
             }
-            Decision::TakeIn => Ok(match self.take_in(policy, parts, body, going, &answer).await {
-                Ok(response) => response,
-                Err(problem) => self.refuse(&answer, problem),
-            }),
+            Decision::TakeIn => {
+                proxy.check(&mut call::outline(&parts))?;
+                let taken = self.take_in(policy, parts, body, going, &answer).await;
+                Ok(taken.unwrap_or_else(|problem| self.refuse(&answer, problem)))
+            }
             Decision::TryFirst => self.try_first(policy, parts, body, going, &answer, proxy).await,
         }
     }
@@ -152,25 +161,26 @@ impl Admit {
     async fn unary_or_proxy(
         &self,
         policy: &Arc<AsyncPolicy>,
-        mut parts: Parts,
+        parts: Parts,
         mut body: Incoming,
         going: &Going,
         answer: &Answer,
         proxy: &impl Proxy,
     ) -> Result<Response<Body>, Failure> {
-        let max = usize::try_from(policy.body_bytes_max).unwrap_or(usize::MAX);
-        let read = match unary::read(&mut body, max).await {
-            Ok(unary::Read::Whole(body)) => body,
-            Ok(unary::Read::Stream(begun)) => {
-                return proxy.forward(Request::from_parts(parts, Received::Begun(begun, body))).await;
+        let stored = match self.room.read_unary(&mut body, &Bounds::to_store(policy)).await {
+            Ok((whole, held)) => {
+                proxy.check(&mut call::outline(&parts))?;
+                match check(policy, &parts) {
+                    Ok(asked) => {
+                        self.store(policy, Ready { parts, body: whole, asked, held }, going, answer).await
+                    }
+                    Err(problem) => Err(problem),
+                }
             }
-            Err(problem) => return Ok(self.refuse(answer, problem)),
-        };
-        let stored = match check(policy, &mut parts) {
-            Ok(asked) => {
-                self.store(policy, Ready { parts, body: read, asked, _room: None }, going, answer).await
+            Err(Unread::Stream(read)) => {
+                return proxy.forward(Request::from_parts(parts, begun(read, body))).await;
             }
-            Err(problem) => Err(problem),
+            Err(unread) => Err(unread.into()),
         };
         Ok(stored.unwrap_or_else(|problem| self.refuse(answer, problem)))
     }
@@ -178,23 +188,23 @@ impl Admit {
     async fn take_in(
         &self,
         policy: &Arc<AsyncPolicy>,
-        mut parts: Parts,
-        body: Incoming,
+        parts: Parts,
+        mut body: Incoming,
         going: &Going,
         answer: &Answer,
     ) -> Result<Response<Body>, Problem> {
         if answer.is_grpc() && policy.grpc_ack.is_none() {
             return Ok(answer::unimplemented(policy));
         }
-        let asked = check(policy, &mut parts)?;
-        let (body, room) = self.read(policy, &parts, body).await?;
+        let asked = check(policy, &parts)?;
+        let (body, held) = self.room.read(&mut body, length(&parts), &Bounds::to_store(policy)).await?;
         if answer.is_grpc() {
-            answer::check_unary(&body)?;
+            room::check_unary(&body)?;
         }
-        self.store(policy, Ready { parts, body, asked, _room: room }, going, answer).await
+        self.store(policy, Ready { parts, body, asked, held }, going, answer).await
     }
 
-    /// Stores a request and answers it.
+    /// Stores a request, unless one with its key is tried synchronously right now, and answers it.
     async fn store(
         &self,
         policy: &Arc<AsyncPolicy>,
@@ -202,25 +212,41 @@ impl Admit {
         going: &Going,
         answer: &Answer,
     ) -> Result<Response<Body>, Problem> {
-        let queue = self.queues.open(policy.durability).await?;
         if let Some(key) = &ready.asked.idempotency_key
             && self.is_running(&spill::scope(&going.destination, key))
         {
             let detail = "a synchronous attempt with the same Idempotency-Key is under way";
             return Err(Problem::new(problem::IN_PROGRESS, detail));
         }
-        let delayed = ready.asked.not_before.is_some();
-        let enqueue = self.message(policy, ready, going)?;
-        let accepted = queue.enqueue(enqueue).await.map_err(|refused| refusal(&refused, policy))?;
-        Ok(accepted_as(&queue, policy, &accepted, delayed, answer).await)
+        self.keep(policy, ready, going, answer).await
     }
 
-    fn message(&self, policy: &Arc<AsyncPolicy>, ready: Ready, going: &Going) -> Result<Enqueue, Problem> {
-        let Ready { mut parts, body, asked, .. } = ready;
-        let idempotency = asked.idempotency_key.map(|key| {
-            let fingerprint = fingerprint(&parts, &going.authority, &body);
-            Idempotency { key, fingerprint }
-        });
+    async fn keep(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        ready: Ready,
+        going: &Going,
+        answer: &Answer,
+    ) -> Result<Response<Body>, Problem> {
+        let queue = self.queues.open(policy.durability).await?;
+        let (message, held) = self.message(policy, ready, going)?;
+        let not_before = message.not_before;
+        let accepted = queue.enqueue(message).await;
+        drop(held);
+        let accepted = accepted.map_err(|refused| refusal(&refused, policy))?;
+        let scheduled = not_before.is_some_and(|at| at > accepted.enqueued_at);
+        Ok(accepted_as(&queue, policy, &accepted, scheduled, answer).await)
+    }
+
+    /// The message, and the room its body takes.
+    fn message(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        ready: Ready,
+        going: &Going,
+    ) -> Result<(Enqueue, Held), Problem> {
+        let idempotency = ready.asked.idempotency_key.as_ref().map(|key| ready.idempotency(key, going));
+        let Ready { mut parts, body, asked, held } = ready;
         let header = |name: &String| {
             parts
                 .headers
@@ -235,7 +261,7 @@ impl Admit {
         strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove(http::header::EXPECT);
         let call = Call::of(&parts, &going.authority, is_grpc(&parts.headers), sealer.as_deref());
-        Ok(Enqueue {
+        let message = Enqueue {
             policy: policy.clone(),
             destination: going.destination.clone(),
             about: format!("{} {}", call.method, call.path.split('?').next().unwrap_or_default()),
@@ -249,37 +275,8 @@ impl Admit {
             idempotency,
             callback: asked.callback,
             owner: self.queues.owner().to_string(),
-        })
-    }
-
-    /// Reads a body whole, within the policy's bound and the process'.
-    async fn read(
-        &self,
-        policy: &AsyncPolicy,
-        parts: &Parts,
-        body: Incoming,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-        let max = policy.body_bytes_max.min(limits::MESSAGE_BODY_BYTES_CAP);
-        let too_large = || {
-            let detail = format!("AsyncPolicy {} takes bodies of at most {max} bytes", policy.name);
-            Problem::new(problem::BODY_TOO_LARGE, detail)
         };
-        if http_body::Body::is_end_stream(&body) {
-            return Ok((Bytes::new(), None));
-        }
-        let length =
-            parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > max) {
-            return Err(too_large());
-        }
-        let kib = u32::try_from(length.unwrap_or(max).div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = self.bodies.clone().acquire_many_owned(kib).await.ok();
-        let limit = usize::try_from(max).unwrap_or(usize::MAX);
-        match Limited::new(body, limit).collect().await {
-            Ok(body) => Ok((body.to_bytes(), room)),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-            Err(error) => Err(Problem::new(problem::BODY_BROKEN, format!("nothing was stored: {error}"))),
-        }
+        Ok((message, held))
     }
 
     /// Answers with a refusal, and counts it.
@@ -299,7 +296,7 @@ async fn accepted_as(
     queue: &Queue,
     policy: &AsyncPolicy,
     accepted: &Accepted,
-    delayed: bool,
+    scheduled: bool,
     answer: &Answer,
 ) -> Response<Body> {
     if let Some(wait) = answer.wait()
@@ -308,7 +305,17 @@ async fn accepted_as(
     {
         return response;
     }
-    answer.accepted(accepted, policy.durability, delayed)
+    answer.accepted(accepted, policy.durability, scheduled)
+}
+
+/// What a head says of the length of its body.
+fn length(parts: &Parts) -> Option<u64> {
+    parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A body of which so much was read.
+fn begun(read: Bytes, rest: Incoming) -> Received {
+    if read.is_empty() { Received::Incoming(rest) } else { Received::Begun(read, rest) }
 }
 
 fn timestamp(at: SystemTime) -> Timestamp {
@@ -317,7 +324,7 @@ fn timestamp(at: SystemTime) -> Timestamp {
 }
 
 /// What can be refused before the body is read.
-fn check(policy: &AsyncPolicy, parts: &mut Parts) -> Result<Asked, Problem> {
+fn check(policy: &AsyncPolicy, parts: &Parts) -> Result<Asked, Problem> {
     let now = SystemTime::now();
     let asked = Asked::of(&parts.headers, policy.ordering_header.as_deref(), now)
         .map_err(|bad| Problem::new(problem::BAD_HEADER, bad.to_string()))?;
@@ -344,20 +351,6 @@ fn check(policy: &AsyncPolicy, parts: &mut Parts) -> Result<Asked, Problem> {
     Ok(asked)
 }
 
-/// What makes two requests the same: method, authority, path with query, body.
-fn fingerprint(parts: &Parts, authority: &str, body: &Bytes) -> [u8; 32] {
-    let mut digest = Digest::new(&SHA256);
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    for part in [parts.method.as_str(), &authority.to_ascii_lowercase(), path] {
-        digest.update(part.as_bytes());
-        digest.update(&[0]);
-    }
-    digest.update(body);
-    let mut fingerprint = [0; 32];
-    fingerprint.copy_from_slice(digest.finish().as_ref());
-    fingerprint
-}
-
 /// What a refusal of the queue's is told as.
 fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
     let kind = match refused {
@@ -367,6 +360,7 @@ fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
         Refused::OtherFingerprint => problem::KEY_REUSED,
         Refused::Draining => problem::DRAINING,
         Refused::DiskFull(_) => problem::DISK_FULL,
+        Refused::TooLarge { .. } => problem::BODY_TOO_LARGE,
         Refused::Poisoned(_) => problem::UNKNOWN_OUTCOME,
         Refused::Invalid(_) => problem::BAD_HEADER,
     };

@@ -2,31 +2,38 @@
 //!
 //! The queue has a thread of its own; an attempt is handed to a worker, where it goes through
 //! discovery, routes, balancing and mTLS like any request of the workload, but without retries
-//! after a response: those are the queue's.
+//! after a response: those are the queue's. Of a response so much is read into memory as somebody
+//! will want to see ([`kept`]).
+
+mod kept;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::uri::Authority;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use policy::limits;
 use policy::queue::Secret;
 use policy::snapshot::DestinationKey;
-use queue::{Answer, CallbackCall, CallbackOf, Deliver, Delivered, Delivering, Outgoing};
+use queue::{Answer, CallbackCall, CallbackOf, Deliver, Delivered, Delivering, Outgoing, SunkOf};
 use request::body::{Body, Received};
 use request::forward::{Passage, forward};
 use request::headers::strip_hop_by_hop;
-use request::outcome::{Cause, Failure, is_grpc};
-use tokio::sync::{mpsc, oneshot};
+use request::outcome::{Cause, Failure};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::admit::call::{Answered, AttemptOf, Call};
 use crate::callback;
 use crate::discovery::Cell;
+use crate::observe::Observation;
 use crate::outbound::Outbound;
 use crate::queues::Keys;
+use crate::sink;
+use kept::{Keeping, kib};
 
 /// Attempts handed to one worker that it has not begun yet.
 const HANDED_MAX: usize = 64;
@@ -34,15 +41,22 @@ const HANDED_MAX: usize = 64;
 /// An attempt on its way to a worker.
 pub(crate) struct Job {
     outgoing: Outgoing,
-    keys: Arc<Keys>,
+    lent: Arc<Lent>,
     tell: oneshot::Sender<Delivered>,
+}
+
+/// What every attempt of the process uses.
+struct Lent {
+    keys: Arc<Keys>,
+    /// KiB of responses that may be kept at once.
+    room: Arc<Semaphore>,
 }
 
 /// Hands attempts to the workers in turn.
 pub(crate) struct Deliveries {
     workers: Vec<mpsc::Sender<Job>>,
     next: AtomicUsize,
-    keys: Arc<Keys>,
+    lent: Arc<Lent>,
 }
 
 /// The workers' ends of what [`Deliveries`] hands out.
@@ -52,7 +66,9 @@ pub(crate) fn handed(workers: u32) -> (Vec<mpsc::Sender<Job>>, Vec<mpsc::Receive
 
 impl Deliveries {
     pub(crate) fn new(workers: Vec<mpsc::Sender<Job>>, keys: Arc<Keys>) -> Self {
-        Self { workers, next: AtomicUsize::new(0), keys }
+        let total = usize::try_from(limits::RESULT_BYTES_TOTAL).unwrap_or(usize::MAX);
+        let room = Arc::new(Semaphore::new(kib(total) as usize));
+        Self { workers, next: AtomicUsize::new(0), lent: Arc::new(Lent { keys, room }) }
     }
 }
 
@@ -61,7 +77,7 @@ impl Deliver for Deliveries {
         let at = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let worker = self.workers.get(at).cloned();
         let (tell, told) = oneshot::channel();
-        let job = Job { outgoing, keys: self.keys.clone(), tell };
+        let job = Job { outgoing, lent: self.lent.clone(), tell };
         Box::pin(async move {
             let handed = match worker {
                 Some(worker) => worker.send(job).await.is_ok(),
@@ -79,6 +95,10 @@ impl Deliver for Deliveries {
     fn callback(&self, of: &CallbackOf<'_>) -> Option<CallbackCall> {
         callback::call(of)
     }
+
+    fn sunk(&self, of: &SunkOf<'_>) -> Option<Bytes> {
+        sink::call(of)
+    }
 }
 
 impl Outbound {
@@ -87,54 +107,74 @@ impl Outbound {
         while let Some(job) = jobs.recv().await {
             let outbound = self.clone();
             self.drain.spawn(async move {
-                let Job { outgoing, keys, mut tell } = job;
+                let Job { outgoing, lent, mut tell } = job;
                 tokio::select! {
-                    delivered = outbound.attempt(outgoing, &keys) => drop(tell.send(delivered)),
+                    delivered = outbound.attempt(&outgoing, &lent) => drop(tell.send(delivered)),
                     () = tell.closed() => {}
                 }
             });
         }
     }
 
-    async fn attempt(&self, outgoing: Outgoing, keys: &Keys) -> Delivered {
-        let kept_max = usize::try_from(outgoing.policy.result_bytes_max).unwrap_or(usize::MAX);
-        match self.send(outgoing, keys).await {
-            Ok((response, grpc)) => received(response, grpc, kept_max).await,
+    async fn attempt(&self, outgoing: &Outgoing, lent: &Lent) -> Delivered {
+        let call = match (Call::decode(outgoing.call.clone()), &outgoing.policy.delivery.sink) {
+            (Ok(call), Some(sink)) if call.sunk => call.to(sink),
+            (Ok(call), _) => call,
+            (Err(error), _) => return misfit(&error),
+        };
+        match self.send(&call, outgoing, &lent.keys).await {
+            Ok(response) => {
+                let keeping = Keeping::of(&call, &outgoing.policy, response.status(), &lent.room);
+                let grpc = call.is_grpc(response.headers());
+                received(response, grpc, keeping).await
+            }
             Err(failed) => failed,
         }
     }
 
-    async fn send(&self, outgoing: Outgoing, keys: &Keys) -> Result<(Response<Body>, bool), Delivered> {
-        let call = Call::decode(outgoing.call.clone()).map_err(|error| misfit(&error))?;
+    async fn send(&self, call: &Call, outgoing: &Outgoing, keys: &Keys) -> Result<Response<Body>, Delivered> {
         let attempt =
             AttemptOf { id: outgoing.id, number: outgoing.attempt, enqueued_at: outgoing.enqueued_at };
         let body = Received::Whole(outgoing.body.clone());
         let mut request = call.request(body, &attempt, keys).map_err(|error| misfit(&error))?;
         let authority: Authority = call.authority.parse().map_err(|error| misfit(&error))?;
-        let cell =
-            self.lead(&call, &authority, &outgoing.destination).await.map_err(|failure| failed(&failure))?;
+        let watched = Watched { observation: self.observer.begin_delivery(&mut request), grpc: call.grpc };
+        match self.pass(call, &authority, outgoing, request).await {
+            Ok(mut response) => {
+                watched.end(&mut response);
+                Ok(response)
+            }
+            Err(failure) => {
+                watched.end(&mut failure.clone().into_response(call.grpc));
+                Err(failed(&failure))
+            }
+        }
+    }
+
+    async fn pass(
+        &self,
+        call: &Call,
+        authority: &Authority,
+        outgoing: &Outgoing,
+        mut request: Request<Received>,
+    ) -> Result<Response<Body>, Failure> {
+        let cell = self.lead(call, authority, &outgoing.destination).await?;
         if !call.callback_of.is_empty() {
             let secret = self.key_for(&call.callback_of).await.ok_or_else(unsigned)?;
             let id = outgoing.id.to_string();
             callback::sign(request.headers_mut(), &id, &outgoing.body, &secret, SystemTime::now());
         }
-        let observation = self.observer.begin_delivery(&mut request);
         let now = cell.now();
-        let reached = now.as_ref().as_ref().map_err(|unreachable| failed(&Failure::from(unreachable)))?;
+        let reached = now.as_ref().as_ref().map_err(Failure::from)?;
         let passage = Passage {
             shared: &self.shared,
-            authority: &authority,
+            authority,
             absolute_form: false,
             drain: &self.drain,
             tell_way: self.observer.is_on(),
             retries: false,
         };
-        let sent = forward(&reached.target, request, &passage).await;
-        let mut response = sent.map_err(|failure| failed(&failure))?;
-        if let Some(observation) = observation {
-            observation.end(&mut response);
-        }
-        Ok((response, call.grpc))
+        forward(&reached.target, request, &passage).await
     }
 
     /// The key to sign callbacks of `queue` with: it is in no store, so the policy itself is asked.
@@ -173,9 +213,31 @@ fn misfit(error: &dyn std::error::Error) -> Delivered {
 }
 
 /// The key may come with the next snapshot.
-fn unsigned() -> Delivered {
-    let error = Some("the key to sign callbacks with is not known yet".to_owned());
-    Delivered { error, ..Delivered::bare(Answer::Unavailable { token: "proxy_configuration_error" }) }
+fn unsigned() -> Failure {
+    Failure::new(Cause::Configuration, "the key to sign callbacks with is not known yet")
+}
+
+/// An attempt that somebody may look at. Given up before it was answered, it ends all the same.
+struct Watched {
+    observation: Option<Observation>,
+    grpc: bool,
+}
+
+impl Watched {
+    fn end(mut self, response: &mut Response<Body>) {
+        if let Some(observation) = self.observation.take() {
+            observation.end(response);
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(observation) = self.observation.take() {
+            let failure = Failure::new(Cause::Timeout, "the queue has given the attempt up");
+            observation.end(&mut failure.into_response(self.grpc));
+        }
+    }
 }
 
 /// What a failure of our own says of the message.
@@ -200,9 +262,9 @@ fn failed(failure: &Failure) -> Delivered {
 }
 
 /// Reads a response to its end; only then it counts.
-async fn received(response: Response<Body>, grpc: bool, kept_max: usize) -> Delivered {
+async fn received(response: Response<Body>, grpc: bool, mut keeping: Keeping) -> Delivered {
     let (mut parts, mut body) = response.into_parts();
-    let (mut kept, mut whole, mut trailers) = (BytesMut::new(), true, None);
+    let mut trailers = None;
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
@@ -212,17 +274,16 @@ async fn received(response: Response<Body>, grpc: bool, kept_max: usize) -> Deli
             }
         };
         match frame.into_data() {
-            Ok(data) if whole && kept.len() + data.len() <= kept_max => kept.extend_from_slice(&data),
-            Ok(_) => {
-                (kept, whole) = (BytesMut::new(), false);
-            }
+            Ok(data) => keeping.take(&data, http_body::Body::size_hint(&body).exact()).await,
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
     let answer = answer(parts.status, &parts.headers, trailers.as_ref(), grpc);
     strip_hop_by_hop(&mut parts.headers);
-    let head = Answered::of(parts.status, &parts.headers, trailers.as_ref()).encode();
-    let response = whole.then(|| queue::Response { head, body: Bytes::from(kept) });
+    let response = keeping.whole().map(|body| {
+        let head = Answered::of(parts.status, &parts.headers, trailers.as_ref()).encode();
+        queue::Response { head, body }
+    });
     Delivered { answer, response, error: None }
 }
 
@@ -231,8 +292,8 @@ fn answer(status: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>,
         let value = headers.get(name).or_else(|| trailers?.get(name))?;
         value.to_str().ok()?.trim().parse::<u64>().ok()
     };
-    if grpc && status == StatusCode::OK && (is_grpc(headers) || trailers.is_some()) {
-        // No status at all is UNKNOWN (gRPC over HTTP/2, "Responses").
+    if grpc && status.is_success() {
+        // No status at all is UNKNOWN (gRPC over HTTP/2, "Responses"), whoever answered.
         let code = number("grpc-status").and_then(|code| u8::try_from(code).ok()).unwrap_or(2);
         return Answer::Grpc { code, pushback: number("grpc-retry-pushback-ms").map(Duration::from_millis) };
     }

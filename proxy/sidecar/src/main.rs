@@ -32,6 +32,7 @@ mod page;
 mod policies;
 mod queues;
 mod refused;
+mod sink;
 mod telemetry;
 mod worker;
 
@@ -62,7 +63,7 @@ use link::Link;
 use messages::Messages;
 use observe::Observer;
 use operate::Operate;
-use queues::{Keys, Queues};
+use queues::{Keys, Owner, Queues};
 use telemetry::{LogLevel, Metrics};
 use worker::Parts;
 
@@ -156,8 +157,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let place = config.queues();
     let keys = Keys::new(&place);
     let deliveries = Arc::new(Deliveries::new(handed, keys.clone()));
-    let owner = config.identity().to_string().into();
-    let queues = Queues::new(place, owner, config.holder(), keys, deliveries, &metrics, health.clone());
+    let owner = Owner { identity: config.identity().to_string().into(), address: config.holder() };
+    let queues = Queues::new(place, owner, keys, deliveries, &metrics, health.clone(), drain.clone());
     let messages = Arc::new(Messages::new(queues.clone(), config.holder()));
     let (shutdown, asked_to_stop) = mpsc::channel(1);
     let admin = Arc::new(Admin {
@@ -194,6 +195,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tokio::spawn(feed.run()),
         tokio::spawn(admin.serve(admin_listener)),
         tokio::spawn(policies),
+        tokio::spawn(queues.clone().retry_what_was_left()),
     ];
     stop(&config, &health, &drain, &queues, asked_to_stop).await?;
     for task in background {

@@ -4,8 +4,9 @@
 //! workload that enqueued a request may read or cancel it; the sidecar stands beside one workload,
 //! so whoever asks from beside is that one, and a peer must have its identity.
 //!
-//! An id names its holder. What another pod of the workload keeps is asked of that pod's sidecar, over
-//! mTLS: so any replica may be asked for any request of its workload.
+//! An id names its holder. What another pod of the workload keeps is asked of that pod's sidecar, which
+//! must prove by mTLS that it is of the same workload: so any replica may be asked for any request of
+//! its workload, and nobody else is asked.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use policy::identity::Identity;
 use queue::{CancelError, MessageId, Outcome, Queue, RedriveError, Status};
 use request::body::Body;
 use serde_json::json;
@@ -90,6 +92,11 @@ impl Messages {
         (holder != self.holder && !holder.is_unspecified()).then_some(holder)
     }
 
+    /// Whether an identity is that of the workload beside us: replicas share it.
+    pub(crate) fn is_ours(&self, identity: &Identity) -> bool {
+        *identity.to_string() == **self.queues.owner()
+    }
+
     /// Answers a request to a reserved path; its body is not read.
     pub(crate) async fn answer<B>(&self, request: Request<B>, asker: &Asker) -> Response<Body> {
         let wait = Preference::of(request.headers()).wait;
@@ -122,7 +129,7 @@ impl Messages {
         asker: &Asker,
     ) -> Result<Response<Body>, Problem> {
         let unknown = || Problem::new(problem::UNKNOWN, format!("no request {id} is known here"));
-        let queue = self.queues.keeping(id).ok_or_else(unknown)?;
+        let queue = self.queues.keeping(id)?.ok_or_else(unknown)?;
         let status = queue.status(id).await.map_err(failed)?.ok_or_else(unknown)?;
         self.may(&status, asker)?;
         match verb {
@@ -197,7 +204,10 @@ async fn redrive(queue: &Queue, id: MessageId) -> Result<Response<Body>, Problem
     queue.redrive(id).await.map_err(|error| match error {
         RedriveError::Failed(error) => failed(error),
         RedriveError::Unknown => Problem::new(problem::UNKNOWN, format!("no request {id} is known here")),
-        error => Problem::new(problem::NOT_REDRIVEN, error.to_string()),
+        RedriveError::QueueFull => Problem::new(problem::OVER_QUOTA, error.to_string()).retry_after(POLL),
+        error @ (RedriveError::NotDead(_) | RedriveError::Sunk) => {
+            Problem::new(problem::NOT_REDRIVEN, error.to_string())
+        }
     })?;
     let status = queue.status(id).await.map_err(failed)?;
     let described = status.map_or_else(|| json!({ "id": id.to_string() }), |status| described(&status));

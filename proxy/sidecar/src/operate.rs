@@ -7,7 +7,7 @@
 //! | `GET /queues/message?id=` | one message, the names of its headers |
 //! | `GET /queues/export?queue=` | a page of NDJSON with bodies; `Tidegate-Next` says where the next begins |
 //! | `POST /queues/pause`, `resume`, `purge`, `redrive` | what was done; parameters stand in the query |
-//! | `/.tidegate/requests/…` | as the workload is answered |
+//! | `/.tidegate/requests/…` | what the workload is answered, of the requests this sidecar keeps: no other is asked |
 //! | `GET /` | the page |
 //!
 //! Loopback alone, and only under an address ([`guard`]). Credentials are never shown.
@@ -148,6 +148,7 @@ impl Operate {
         let Some(verb @ ("pause" | "resume" | "purge" | "redrive")) = path.strip_prefix("/queues/") else {
             return Err(unknown(&path));
         };
+        query.fits(verb)?;
         if verb == "redrive" && query.id.is_some() {
             return self.redrive_one(&query).await;
         }

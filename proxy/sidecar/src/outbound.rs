@@ -330,7 +330,7 @@ impl Session {
             None => passing.forward(Request::from_parts(parts, Received::from(body))).await,
             Some(policy) => {
                 let destination = reached.named.to_string().into();
-                let going = Going { destination, authority: authority.to_string() };
+                let going = Going::to(destination, &parts, &authority);
                 let request = Request::from_parts(parts, body);
                 Box::pin(self.outbound.admit.request(policy, request, &going, &passing)).await
             }

@@ -1,8 +1,9 @@
 //! policies: the queues hear of their policies as they change.
 //!
 //! A message is taken in under the policy of its rule; while it waits the policy may be edited:
-//! paused, slowed down, given more attempts. So the destinations of queues that hold something stay
-//! followed, also when nobody asks for them.
+//! paused, slowed down, given more attempts. So the destinations of all queues stay followed, also when
+//! nobody asks for them, until their queue is removed: as many as there are queues, which
+//! `limits::QUEUES_MAX` bounds.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,25 +26,39 @@ pub(crate) async fn follow(queues: Arc<Queues>, feed: FeedHandle) {
     let mut followed = HashSet::new();
     loop {
         let now = snapshots.borrow_and_update().clone();
+        // A store that does not say which queues it has may have them all still.
+        let (mut held, mut all_told) = (HashSet::new(), true);
         for queue in queues.all_opened() {
             for policy in policies(&now) {
                 if let Err(error) = queue.update(policy).await {
                     tracing::warn!(policy = %policy.name, %error, "a queue has not taken over its policy");
                 }
             }
-            for named in queue.queues().await.unwrap_or_default() {
-                let destination = policy_and_destination(&named.name).and_then(|(_, key)| key.parse().ok());
-                if let Some(key) = destination.filter(|key: &DestinationKey| !followed.contains(key)) {
-                    feed.need(key.clone()).await;
-                    followed.insert(key);
-                }
+            let named = queue.queues().await;
+            all_told &= named.is_ok();
+            held.extend(named.unwrap_or_default().iter().filter_map(|named| destination(&named.name)));
+        }
+        for key in held.difference(&followed) {
+            feed.need(key.clone()).await;
+        }
+        if all_told {
+            for key in followed.difference(&held) {
+                feed.release(key.clone()).await;
             }
+            followed = held;
+        } else {
+            followed.extend(held);
         }
         tokio::select! {
             changed = snapshots.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// Where a queue's messages go.
+fn destination(queue: &str) -> Option<DestinationKey> {
+    policy_and_destination(queue)?.1.parse().ok()
 }
 
 /// Every policy of a snapshot.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use store::message::{Change, Changed, Dedupe, Draft, QueueId, Timestamp};
+use store::message::{Change, Changed, Dedupe, Draft, QueueId, State, Timestamp};
 use store::{Options, Store};
 
 const SECONDS: u64 = 4;
@@ -60,7 +60,10 @@ async fn life(store: &Store, kind: Kind) {
     let Changed::Stored(position) = stored[0] else { panic!("it is new") };
     store.write(vec![Change::Begin(position)]).await.expect("it is written");
     let record = Some((Bytes::from_static(&[b'r'; 64]), Timestamp(1)));
-    store.write(vec![Change::End { position, record, result: None }]).await.expect("it is written");
+    store
+        .write(vec![Change::End { position, of: State::Waiting, record, result: None }])
+        .await
+        .expect("it is written");
 }
 
 /// Runs `producers` for some seconds; prints how many lives, and how long one took.

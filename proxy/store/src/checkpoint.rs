@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::shared::Shared;
+use crate::shared::{Alive, Ends, Shared};
 use crate::sql;
-use crate::trouble::described;
+use crate::trouble::{described, is_full};
 
 /// How far the file for writing ahead has come, in frames.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,16 +45,17 @@ impl Background {
     /// Starts it over a connection of its own.
     pub(crate) fn start(connection: Connection, shared: Arc<Shared>) -> std::io::Result<Self> {
         let (wake, woken) = sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("store-checkpoint".to_owned())
-            .spawn(move || copy_when_woken(&connection, &woken, &shared))?;
+        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || {
+            let _alive = Alive(Arc::clone(&shared));
+            copy_when_woken(&connection, &woken, &shared);
+        })?;
         Ok(Self { wake, thread })
     }
 
     /// Makes it copy, unless it does already.
     pub(crate) fn wake(&self, shared: &Shared) {
-        if shared.checkpoint_begins() && self.wake.try_send(()).is_err() {
-            shared.checkpoint_ends();
+        if shared.checkpoint.begins() && self.wake.try_send(()).is_err() {
+            shared.checkpoint.ends();
         }
     }
 
@@ -68,10 +69,10 @@ impl Background {
 
 fn copy_when_woken(connection: &Connection, woken: &Receiver<()>, shared: &Shared) {
     while woken.recv().is_ok() {
+        let _ends = Ends(&shared.checkpoint);
         if !shared.poisoned() {
             copy(connection, shared);
         }
-        shared.checkpoint_ends();
     }
 }
 
@@ -79,8 +80,8 @@ fn copy_when_woken(connection: &Connection, woken: &Receiver<()>, shared: &Share
 fn copy(connection: &Connection, shared: &Shared) {
     let copied = connection.query_row(sql::CHECKPOINT, [], |_| Ok(()));
     if let Err(error) = copied {
-        let harmless = [ErrorCode::DiskFull, ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked].map(Some);
-        if !harmless.contains(&error.sqlite_error_code()) {
+        let harmless = [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked].map(Some);
+        if !is_full(&error) && !harmless.contains(&error.sqlite_error_code()) {
             shared.poison(&format!("a checkpoint failed: {}", described(&error)));
         }
     }

@@ -11,6 +11,14 @@ pub enum StoreError {
     /// There is no room. Nothing of it was stored; it may be tried again later.
     #[error("the store is full: {0}")]
     Full(Arc<str>),
+    /// It is more than fits this store at any time. Nothing of it was stored, and trying again is no use.
+    #[error("{bytes} bytes do not fit the store at once: {bytes_max} do at most")]
+    TooLarge {
+        /// Bytes of the largest message, or of all pages that the write touches.
+        bytes: u64,
+        /// Bytes that may be.
+        bytes_max: u64,
+    },
     /// A write or a flush failed, now or earlier: nobody knows what the disk holds. Nothing is taken
     /// in or handed out until the program is started again.
     #[error("the store cannot be trusted any more, the outcome is unknown: {0}")]

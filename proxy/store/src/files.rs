@@ -8,6 +8,7 @@ use rustix::fs::{Advice, FallocateFlags};
 
 use crate::error::OpenError;
 use crate::limits::PAGE_BYTES;
+use crate::trouble::has_no_room;
 
 /// The database.
 pub(crate) const DATABASE: &str = "messages.db";
@@ -146,7 +147,7 @@ impl Directory {
         file.set_len(0)?;
         match set_aside(&file, bytes) {
             Ok(()) => Ok(true),
-            Err(full) if full.kind() == io::ErrorKind::StorageFull => {
+            Err(full) if has_no_room(&full) => {
                 file.set_len(0)?;
                 Ok(false)
             }

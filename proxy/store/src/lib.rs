@@ -15,9 +15,12 @@
 //!   none of them. A sum in the row covers all that never changes; it is checked when the message is read.
 //! - `history` (what was said of attempts) and `verdicts` (the response kept with a dead letter).
 //! - `ended` and `results`: what is left of ended messages until their time is over, or room is needed.
+//!   All four have sums of their own. A response that does not fit its sum is as good as none.
 //! - `dedupe`: keys by which repetitions are known, appended too, and found by a table in memory that
 //!   takes 5.4 bytes for each ([`limits::DEDUPE_ROWS_MAX`] at most).
-//! - `queues`, by number and name. Dead and quarantined messages alone have an index (`apart`).
+//! - `queues`, by number and name. A number that messages name and no row has is given a row at opening,
+//!   `lost-<number>` without settings, so that the messages are seen and nobody else gets it. Dead and
+//!   quarantined messages alone have an index (`apart`).
 //!
 //! # Who writes
 //! One thread owns the only connection that writes. It takes what has gathered, applies it in one
@@ -48,12 +51,14 @@
 //! USENIX ATC 2020). The store is *poisoned*: it answers everything with [`StoreError::Poisoned`] until
 //! the process has been started again. An opening first makes the kernel forget the pages of the files,
 //! then looks through the file for writing ahead for commits that SQLite would lose silently, and refuses
-//! a damaged directory unless it is to be salvaged.
+//! a damaged directory unless it is to be salvaged. After a stop without a close all pages are looked
+//! through behind everybody's back; what is found is told ([`Event::Damaged`]).
 //!
 //! # How it ends
 //! [`Store::close`], or the last handle's drop, writes what is on its way, notes the exact next position,
 //! copies all that was written ahead, and lets the directory go.
 
+mod check;
 mod checkpoint;
 mod contents;
 mod dedupe;
@@ -66,12 +71,15 @@ mod prefetch;
 mod reader;
 mod rows;
 mod salvage;
+mod scan;
 mod schema;
 mod shared;
 mod space;
 mod sql;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod told;
 mod trouble;
 mod wal;
 mod writer;
@@ -88,6 +96,8 @@ use limits::{LIST_MAX, WAITING_KIB_MAX};
 use message::{Change, Changed, Dedupe, Ended, Entry, Loaded, Position, QueueId, QueueRow, State, Timestamp};
 use reader::{Answer, ListSlice, Read};
 use shared::Shared;
+use told::Told;
+pub use told::{Condition, Event};
 use writer::{Job, Reply, Task, Work};
 
 /// Whether `directory` holds a store.
@@ -109,8 +119,8 @@ pub struct Options {
     pub allow_volatile: bool,
     /// The name of a registered SQLite VFS to open the files with. For tests that make the disk fail.
     pub vfs: Option<String>,
-    /// Told of what the writer does, on the writer's thread: must be short.
-    pub told: Box<dyn FnMut(Event<'_>) + Send>,
+    /// Told of what the store does, on the writer's thread mostly: must be short.
+    pub told: Told,
 }
 
 impl Default for Options {
@@ -127,18 +137,6 @@ impl Default for Options {
     }
 }
 
-/// What the writer does.
-#[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
-    /// A batch is about to be written.
-    Begins,
-    /// It is flushed: these messages were stored, in the order of positions. Told before whoever
-    /// stored them hears of it.
-    Committed(&'a [Entry]),
-    /// It was not written, or nobody knows.
-    Failed,
-}
-
 /// What was found in a directory.
 pub struct Opened {
     /// The store.
@@ -147,8 +145,6 @@ pub struct Opened {
     pub queues: Vec<QueueRow>,
     /// Messages that a salvage had to leave behind, as far as they could be counted.
     pub lost: u64,
-    /// It was closed, not stopped.
-    pub clean: bool,
 }
 
 /// A handle; cheap to clone. The last one's drop closes the store and waits for that.
@@ -211,7 +207,8 @@ impl Store {
     /// much is on its way.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: none was done. [`StoreError::Poisoned`]: nobody knows.
+    /// [`StoreError::Full`]: none was done. [`StoreError::TooLarge`]: none ever will be.
+    /// [`StoreError::Poisoned`]: nobody knows.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the write on its way: it is done, unheard. Only one that still waits
@@ -298,9 +295,9 @@ impl Store {
     }
 
     /// Reads up to `limit` (at most 1000) messages of a queue in `state` behind `after`, in the
-    /// order of positions, without bodies and results (`body` is empty, `result` is `None`). A damaged
-    /// one is left out. Fewer than `limit` are no sign of the end, since heads and histories may be
-    /// large; an empty list is.
+    /// order of positions, without bodies and results (`body` is empty, `result` is `None`). Of one whose
+    /// head is damaged the head is empty, if it does not wait; one that waits is left out. Fewer than
+    /// `limit` are no sign of the end, since heads and histories may be large; an empty list is.
     ///
     /// Waiting messages are looked for among those of all queues: that takes a second for some millions.
     ///
@@ -316,6 +313,7 @@ impl Store {
         let limit = limit.min(LIST_MAX);
         let mut slice = ListSlice { queue, state, after, limit };
         let mut found = Vec::new();
+        // Also behind a page of which all are damaged: an empty list says that nothing follows.
         while found.len() < limit {
             slice.limit = limit - found.len();
             let listed = self.read(|answer| Read::List(slice, answer)).await?;
@@ -377,17 +375,4 @@ impl Store {
         }
         answered.await.unwrap_or_else(|_| Err(shared.unanswered()))
     }
-}
-
-/// What a store is like.
-#[derive(Debug, Clone, Default)]
-pub struct Condition {
-    /// Why it cannot be trusted any more.
-    pub poisoned: Option<std::sync::Arc<str>>,
-    /// Why it takes nothing in at the moment.
-    pub full: Option<std::sync::Arc<str>>,
-    /// Bytes taken of those it may take; all that is set aside counts as taken.
-    pub bytes: u64,
-    /// Bytes it may take.
-    pub bytes_max: u64,
 }

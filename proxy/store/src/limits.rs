@@ -2,13 +2,17 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "constants whose values are seen below")]
 
+use std::time::Duration;
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
 // ---- the files ----------------------------------------------------------------------------------
 
 /// The format of the directory (`user_version`). Another one is refused by name, never guessed at.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
+/// The format before, without sums of histories, records and responses; it is made ours at opening.
+pub const FORMAT_BEFORE: i64 = 1;
 /// Marks the file as one of ours (`application_id`, "TDGT"): another program's database is refused.
 pub const APPLICATION: i64 = 0x5444_4754;
 /// Bytes of a page. Three messages of 1 KiB fit one; the kernel tears at its own page of the same size.
@@ -40,6 +44,17 @@ pub const CHECKPOINT_CACHE_KIB: i64 = 16;
 /// longer is an outsider's: then nothing was written, and that is told as full.
 pub const BUSY_MS: u64 = 500;
 
+/// How far below others the look through all pages after an unclean stop stands (`nice(2)`, 0 to 19): a share of
+/// a tenth where others want all, since the writer may have to wait until it has given way.
+pub const CHECK_NICE: i32 = 10;
+/// Steps of that look, a page or less each, after which it asks whether it must give way: on a slow disk some
+/// milliseconds each, and the writer may have to wait for it.
+pub const CHECK_STEPS: i32 = 10;
+/// How long it waits before it begins again when it had to give way, at first...
+pub const CHECK_PAUSE: Duration = Duration::from_secs(10);
+/// ...and at most, twice as long each time: a store that is always that busy is looked through when it is not.
+pub const CHECK_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
 // ---- what is on its way -------------------------------------------------------------------------
 
 /// Writes that wait for the writer. At the edge senders wait.
@@ -68,6 +83,9 @@ pub const WAL_SHARE: u64 = 8;
 pub const WAL_BYTES_MAX: u64 = 64 * MIB;
 /// ...and never less than this: some batches must fit.
 pub const WAL_BYTES_MIN: u64 = 2 * MIB;
+/// Bytes of the largest message of any store: as much as fits the file for writing ahead twice. A store
+/// takes half of its own such file, or of its pages in memory; a larger message is refused for good.
+pub const MESSAGE_BYTES_MAX: u64 = WAL_BYTES_MAX / 2;
 /// The background checkpoint begins when this part of the bound waits for it: half the ballast, so that on
 /// a full disk what was written ahead still fits the database once the ballast is given back.
 pub const WAL_BACKGROUND_SHARE: u64 = 8;
@@ -92,6 +110,9 @@ pub const SETTLE_SHARE: u64 = 32;
 pub const SETTLE_PAGES_MAX: u64 = 2 * KIB;
 /// ...and at least this.
 pub const SETTLE_PAGES_MIN: u64 = 32;
+/// A message that is stored with an end, and tells of it, may take pages of settles; this part of them it leaves
+/// to others, since such messages could take all, and then nothing would end any more.
+pub const TOLD_SHARE: u64 = 2;
 /// Pages a settle may come to touch: its row, its content, its history or record, an inner page.
 pub const SETTLE_PAGES: u64 = 4;
 /// Bytes freed beyond the need when results make room, so that not every append has to.
@@ -111,6 +132,9 @@ pub const DISK_FREE_BYTES: u64 = 4 * MIB;
 pub const GENERATION_BITS: u32 = 18;
 /// Rows of the smallest generation; each next one of the same window doubles.
 pub const GENERATION_ROWS_MIN: usize = 4 * KIB as usize;
+/// The number of the last row there may be: generations are numbered up to 2⁴⁴, which is more of them than
+/// there are positions. Another number was not written by us.
+pub const DEDUPE_ROW_MAX: i64 = 1 << 62;
 /// Rows in all: 5.4 bytes of memory and about 60 of disk each. At the edge drafts with a new key are
 /// refused as full.
 pub const DEDUPE_ROWS_MAX: u64 = 4 * MIB;
@@ -129,7 +153,7 @@ pub const LIST_SCAN_ROWS: usize = 16 * KIB as usize;
 pub const LIST_BYTES_MAX: u64 = 4 * MIB;
 
 const _: () = assert!(
-    40 + CHUNK_BITS < 63 && (CHUNK_BYTES as u64) << CHUNK_BITS >= WAL_BYTES_MAX / 2,
+    40 + CHUNK_BITS < 63 && (CHUNK_BYTES as u64) << CHUNK_BITS > MESSAGE_BYTES_MAX,
     "the largest message has a key for each piece"
 );
 const _: () = assert!(WAL_TAIL_SHARE > WAL_BACKGROUND_SHARE && WAL_BACKGROUND_SHARE > WAL_RESTART_SHARE);

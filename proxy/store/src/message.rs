@@ -97,6 +97,9 @@ pub struct Entry {
     pub attempts: u16,
     /// An attempt was begun and nobody knows how it ended.
     pub begun: bool,
+    /// A history is kept with it: an attempt of this life has ended, be it one that was free. A redrive
+    /// begins another life.
+    pub tried: bool,
     /// Bytes of head and body.
     pub bytes: u32,
     /// Where it stands.
@@ -114,7 +117,7 @@ pub struct Loaded {
     pub body: Bytes,
     /// What [`Change::Retry`] or [`Change::Bury`] last said of its attempts; empty before.
     pub history: Bytes,
-    /// The response kept with a dead letter.
+    /// The response kept with a dead letter; `None` also if it is damaged.
     pub result: Option<Bytes>,
 }
 
@@ -123,7 +126,7 @@ pub struct Loaded {
 pub struct Ended {
     /// What [`Change::End`] said.
     pub record: Bytes,
-    /// The result kept with it; `None` if there was none or it had to make room.
+    /// The result kept with it; `None` if there was none, it had to make room, or it is damaged.
     pub result: Option<Bytes>,
     /// How long it is kept.
     pub keep_until: Timestamp,
@@ -149,8 +152,10 @@ pub enum Change {
     },
     /// It is over: the message goes, a record may stay.
     End {
-        /// The message, waiting or dead.
+        /// The message.
         position: Position,
+        /// Where it must stand: one that has moved since stays, and is answered [`Changed::Missing`].
+        of: State,
         /// What stays, and until when. `None`: nothing.
         record: Option<(Bytes, Timestamp)>,
         /// The result kept with the record.

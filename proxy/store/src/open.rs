@@ -1,6 +1,6 @@
 //! open: take the directory, look before SQLite does, read what stands in it, start the threads.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
+use crate::check::Check;
 use crate::checkpoint::Background;
-use crate::dedupe::{Generations, Rebuild};
+use crate::dedupe::Generations;
 use crate::error::OpenError;
 use crate::files::{DATABASE, Directory, WAL};
 use crate::limits::{
     CHECKPOINT_CACHE_KIB, READER_CACHE_KIB, WAITING_READS_MAX, WAITING_WRITES_MAX, WRITER_CACHE_KIB,
 };
-use crate::message::{Entry, QueueId, QueueRow, Timestamp};
+use crate::message::{Entry, QueueId, QueueRow};
 use crate::reader::{self, Read};
-use crate::rows::{MessageRow, Unreadable};
+use crate::scan::{self, Contents, Wrong};
 use crate::schema::{self, Format};
 use crate::shared::Shared;
 use crate::space::Budget;
-use crate::trouble::{described, is_damage};
+use crate::trouble::{described, is_damage, is_full};
 use crate::writer::{self, Job, Parts};
 use crate::{Inner, Opened, Options, Store, prefetch, salvage, sql, wal};
 
@@ -39,6 +40,13 @@ impl Names<'_> {
         self.disk(&described(error))
     }
 
+    pub(crate) fn wrong(&self, wrong: &Wrong) -> OpenError {
+        match wrong {
+            Wrong::Sqlite(error) => self.sqlite(error),
+            Wrong::Value(why) => self.damaged(why.clone()),
+        }
+    }
+
     pub(crate) fn damaged(&self, details: String) -> OpenError {
         OpenError::Damaged { directory: self.directory.to_owned(), details }
     }
@@ -46,15 +54,6 @@ impl Names<'_> {
     pub(crate) fn disk(&self, details: &dyn std::fmt::Display) -> OpenError {
         OpenError::Disk { directory: self.directory.to_owned(), details: details.to_string() }
     }
-}
-
-/// What stands in a database.
-struct Contents {
-    queues: Vec<QueueRow>,
-    messages: HashMap<QueueId, u64>,
-    dedupe: Generations,
-    next_position: u64,
-    clean: bool,
 }
 
 /// Opens a store. See [`Store::open`].
@@ -75,22 +74,13 @@ fn in_memory(options: Options, budget: Budget, each: &mut dyn FnMut(Entry)) -> R
     let made = schema::set_up(&connection, WRITER_CACHE_KIB, budget.pages)
         .and_then(|()| schema::create(&connection, false));
     made.map_err(|e| names.sqlite(&e))?;
-    let messages = read_messages(&connection, &names, each)?;
-    let contents = read_rest(&connection, &names, messages, Ok(Generations::default()))?;
-    let shared = Arc::new(Shared::new(options.bytes_max));
-    start(
-        options,
-        Ready {
-            connection,
-            directory: None,
-            background: None,
-            reads: None,
-            shared,
-            budget,
-            contents,
-            lost: 0,
-        },
-    )
+    let wrong = |wrong: Wrong| names.wrong(&wrong);
+    let meta = scan::meta(&connection).map_err(wrong)?;
+    let messages = scan::messages(&connection, meta, each).map_err(wrong)?;
+    let contents = Contents { queues: Vec::new(), messages, dedupe: Generations::default(), meta };
+    let shared = Arc::new(Shared::new(options.bytes_max, options.told));
+    let (directory, background, check, reads, lost) = (None, None, None, None, 0);
+    start(Ready { connection, directory, background, check, reads, shared, budget, contents, lost })
 }
 
 fn on_disk(
@@ -124,16 +114,26 @@ fn on_disk(
     let reads = further(READER_CACHE_KIB)?;
     prefetch(&connection, &directory).map_err(|e| names.sqlite(&e))?;
     // Beside the messages, on the other core.
-    let keys = std::thread::spawn(move || (read_keys(&reads), reads));
-    let messages = read_messages(&connection, &names, each);
+    let keys = std::thread::spawn(move || (scan::keys(&reads), reads));
+    let meta = scan::meta(&connection);
+    let messages = meta.and_then(|meta| Ok((meta, scan::messages(&connection, meta, each)?)));
     let (keys, reads) = keys.join().map_err(|_| names.disk(&"the reader of its keys ended"))?;
-    let contents = read_rest(&connection, &names, messages?, keys)?;
+    let wrong = |wrong: Wrong| names.wrong(&wrong);
+    let (meta, messages) = messages.map_err(wrong)?;
+    let (dedupe, queues) = (keys.map_err(wrong)?, scan::queues(&connection).map_err(wrong)?);
+    let mut contents = Contents { queues, messages, dedupe, meta };
+    make_up_queues(&connection, &mut contents).map_err(|e| names.sqlite(&e))?;
     directory.hold_ballast(budget.ballast).map_err(|e| names.disk(&e))?;
-    let shared = Arc::new(Shared::new(options.bytes_max));
+    let shared = Arc::new(Shared::new(options.bytes_max, options.told));
     let background = Background::start(further(CHECKPOINT_CACHE_KIB)?, Arc::clone(&shared));
     let background = Some(background.map_err(|e| names.disk(&e))?);
+    let check = match meta.clean {
+        true => None,
+        false => Some(Check::start(further(READER_CACHE_KIB)?, Arc::clone(&shared))),
+    };
+    let check = check.transpose().map_err(|e| names.disk(&e))?;
     let (directory, reads) = (Some(directory), Some(reads));
-    start(options, Ready { connection, directory, background, reads, shared, budget, contents, lost })
+    start(Ready { connection, directory, background, check, reads, shared, budget, contents, lost })
 }
 
 /// Opens the database for writing, and makes it if it is new.
@@ -149,6 +149,10 @@ fn database(
     schema::set_up(&connection, WRITER_CACHE_KIB, budget.pages).map_err(sqlite)?;
     match schema::format(&connection).map_err(sqlite)? {
         Format::Known => {}
+        Format::Before => {
+            schema::begin_migration(&connection).map_err(sqlite)?;
+            connection.execute_batch(sql::COMMIT).map_err(sqlite)?;
+        }
         Format::Other(found) => {
             return Err(OpenError::Version {
                 directory: names.directory.to_owned(),
@@ -161,6 +165,7 @@ fn database(
             directory.flush_names().map_err(|e| names.disk(&e))?;
         }
     }
+    schema::look(&connection).map_err(|wrong| names.wrong(&wrong))?;
     Ok(connection)
 }
 
@@ -186,59 +191,23 @@ fn prefetch(connection: &Connection, directory: &Directory) -> rusqlite::Result<
     Ok(())
 }
 
-/// Reads the little that is left to read.
-fn read_rest(
-    connection: &Connection,
-    names: &Names<'_>,
-    messages: HashMap<QueueId, u64>,
-    keys: rusqlite::Result<Generations>,
-) -> Result<Contents, OpenError> {
-    let sqlite = |e: rusqlite::Error| names.sqlite(&e);
-    let meta = connection.query_row(sql::META, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)));
-    let (next_position, clean) = meta.map_err(sqlite)?;
-    let queues = read_queues(connection).map_err(sqlite)?;
-    let dedupe = keys.map_err(sqlite)?;
-    Ok(Contents { queues, messages, dedupe, next_position: next_position as u64, clean })
-}
-
-/// Counts the messages of each queue, and shows every one to `each`.
-fn read_messages(
-    connection: &Connection,
-    names: &Names<'_>,
-    each: &mut dyn FnMut(Entry),
-) -> Result<HashMap<QueueId, u64>, OpenError> {
-    let sqlite = |e: rusqlite::Error| names.sqlite(&e);
-    let mut counts: HashMap<QueueId, u64> = HashMap::new();
-    let mut scan = connection.prepare(sql::MESSAGES_SCAN).map_err(sqlite)?;
-    let mut rows = scan.query([0_i64]).map_err(sqlite)?;
-    while let Some(row) = rows.next().map_err(sqlite)? {
-        let read = MessageRow::read(row).map_err(|Unreadable(why)| names.damaged(why))?;
-        *counts.entry(read.entry.queue).or_default() += 1;
-        each(read.entry);
+/// A number that messages name and no queue has: a row is made up, so that nobody else is given it and the
+/// messages are seen where they stand.
+fn make_up_queues(connection: &Connection, contents: &mut Contents) -> rusqlite::Result<()> {
+    let known: HashSet<QueueId> = contents.queues.iter().map(|row| row.id).collect();
+    let mut named: Vec<QueueId> = contents.messages.keys().copied().collect();
+    named.retain(|id| !known.contains(id));
+    named.sort_unstable();
+    for id in named {
+        let name = format!("lost-{}", id.0);
+        match connection.execute(sql::QUEUE_COPY, (id.0, &name, &[][..] as &[u8])) {
+            // The next opening does it.
+            Err(full) if is_full(&full) => {}
+            done => drop(done?),
+        }
+        contents.queues.push(QueueRow { id, name, settings: Bytes::new() });
     }
-    Ok(counts)
-}
-
-fn read_queues(connection: &Connection) -> rusqlite::Result<Vec<QueueRow>> {
-    let mut scan = connection.prepare(sql::QUEUES_SCAN)?;
-    let rows = scan.query_map([], |row| {
-        Ok(QueueRow {
-            id: QueueId(row.get(0)?),
-            name: row.get(1)?,
-            settings: Bytes::from(row.get::<_, Vec<u8>>(2)?),
-        })
-    })?;
-    rows.collect()
-}
-
-fn read_keys(connection: &Connection) -> rusqlite::Result<Generations> {
-    let mut rebuild = Rebuild::default();
-    let mut scan = connection.prepare(sql::DEDUPE_SCAN)?;
-    let mut rows = scan.query([-1_i64])?;
-    while let Some(row) = rows.next()? {
-        rebuild.row(row.get(0)?, &row.get(1)?, Timestamp(row.get::<_, i64>(2)? as u64));
-    }
-    Ok(rebuild.done())
+    Ok(())
 }
 
 /// All that the threads are started with.
@@ -246,6 +215,7 @@ struct Ready {
     connection: Connection,
     directory: Option<Directory>,
     background: Option<Background>,
+    check: Option<Check>,
     reads: Option<Connection>,
     shared: Arc<Shared>,
     budget: Budget,
@@ -253,8 +223,8 @@ struct Ready {
     lost: u64,
 }
 
-fn start(options: Options, ready: Ready) -> Result<Opened, OpenError> {
-    let Ready { connection, directory, background, reads, shared, budget, contents, lost } = ready;
+fn start(ready: Ready) -> Result<Opened, OpenError> {
+    let Ready { connection, directory, background, check, reads, shared, budget, contents, lost } = ready;
     let path = directory.as_ref().map_or(Path::new(":memory:"), Directory::path).to_owned();
     let no_thread = |e: std::io::Error| Names { directory: &path }.disk(&e);
     let (reads, reader) = match reads {
@@ -276,10 +246,11 @@ fn start(options: Options, ready: Ready) -> Result<Opened, OpenError> {
         reader,
         shared: Arc::clone(&shared),
         budget,
-        next_position: contents.next_position,
+        next_position: contents.meta.next_position,
+        clean: contents.meta.clean,
+        check,
         messages: contents.messages,
         dedupe: contents.dedupe,
-        told: options.told,
     };
     let (jobs, taken) = mpsc::channel::<Job>(WAITING_WRITES_MAX);
     let (running, done) = watch::channel(());
@@ -291,5 +262,5 @@ fn start(options: Options, ready: Ready) -> Result<Opened, OpenError> {
         })
         .map_err(no_thread)?;
     let store = Store { inner: Arc::new(Inner::new(jobs, reads, shared, done, thread)) };
-    Ok(Opened { store, queues: contents.queues, lost, clean: contents.clean })
+    Ok(Opened { store, queues: contents.queues, lost })
 }

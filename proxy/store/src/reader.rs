@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::contents::{Content, keys};
 use crate::error::StoreError;
 use crate::limits::{CHUNK_BITS, LIST_BYTES_MAX, LIST_SCAN_ROWS, READ_BYTES_MAX, READS_TOGETHER_MAX};
-use crate::message::{Ended, Entry, Loaded, Position, QueueId, State, Timestamp};
-use crate::rows::{MessageRow, Unreadable, number};
-use crate::shared::Shared;
-use crate::sql;
+use crate::message::{Ended, Entry, Loaded, Position, QueueId, State};
+use crate::rows::{EndedRow, MessageRow, Unreadable, number};
+use crate::shared::{Alive, Shared};
 use crate::trouble::{described, is_damage, is_io};
+use crate::{sql, sums};
 
 /// Where an answer goes.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -42,7 +42,7 @@ pub(crate) struct ListSlice {
 /// What a part of a list held.
 pub(crate) struct Listed {
     pub(crate) found: Vec<Loaded>,
-    /// Where the next part begins; `None` at the end, or when enough was found.
+    /// Behind which the next part begins; `None` at the end, or when enough was read.
     pub(crate) goes_on: Option<Position>,
 }
 
@@ -60,6 +60,7 @@ impl From<rusqlite::Error> for Failed {
 
 /// Serves until it is told to stop or nobody is left to ask.
 pub(crate) fn serve(connection: &Connection, asked: &mut mpsc::Receiver<Read>, shared: &Arc<Shared>) {
+    let _alive = Alive(Arc::clone(shared));
     let mut reader = match Reader::over(connection, shared) {
         Ok(reader) => reader,
         Err(error) => {
@@ -180,18 +181,22 @@ impl<'c> Reader<'c> {
     }
 
     /// A message that checks, for a salvage.
-    pub(crate) fn load_sound(&mut self, position: Position) -> Option<Loaded> {
-        self.load(position).ok().flatten()
+    pub(crate) fn sound(&mut self, row: &MessageRow) -> Option<Loaded> {
+        self.whole(row).ok()
     }
 
-    /// A record that can be read, for a salvage.
-    pub(crate) fn ended_sound(&mut self, position: Position) -> Option<Ended> {
-        self.ended(position).ok().flatten()
+    /// The response kept with a record, for a salvage.
+    pub(crate) fn sound_result(&mut self, position: Position) -> Option<Bytes> {
+        response(&mut self.results, position).ok().flatten()
     }
 
     fn load(&mut self, position: Position) -> Result<Option<Loaded>, Failed> {
         let Some(row) = self.row(position)? else { return Ok(None) };
-        let entry = row.entry;
+        self.whole(&row).map(Some)
+    }
+
+    fn whole(&mut self, row: &MessageRow) -> Result<Loaded, Failed> {
+        let (entry, position) = (row.entry, row.entry.position);
         let data = pieces(&mut self.contents, keys(position), entry.bytes as usize)?;
         self.bytes += data.len() as u64;
         let damaged = |details| Failed::Damaged(position, details);
@@ -199,10 +204,10 @@ impl<'c> Reader<'c> {
         content.check(&row.fixed(), entry.bytes, row.sum).map_err(damaged)?;
         let result = match entry.state {
             State::Waiting => None,
-            State::Dead | State::Quarantined => optional_pieces(&mut self.verdicts, position)?,
+            State::Dead | State::Quarantined => response(&mut self.verdicts, position)?,
         };
-        let history = self.history(&row)?;
-        Ok(Some(Loaded { entry, head: content.head, body: content.body, history, result }))
+        let history = self.history(row)?;
+        Ok(Loaded { entry, head: content.head, body: content.body, history, result })
     }
 
     fn row(&mut self, position: Position) -> Result<Option<MessageRow>, Failed> {
@@ -216,23 +221,28 @@ impl<'c> Reader<'c> {
     }
 
     fn history(&mut self, row: &MessageRow) -> Result<Bytes, Failed> {
-        if !row.history {
+        if !row.entry.tried {
             return Ok(Bytes::new());
         }
-        let mut rows = self.history.query([row.entry.position.0 as i64])?;
-        match rows.next()? {
-            Some(row) => Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)),
-            None => Ok(Bytes::new()),
-        }
+        let position = row.entry.position;
+        let mut rows = self.history.query([position.0 as i64])?;
+        let Some(row) = rows.next()? else { return Ok(Bytes::new()) };
+        let fits = |history: &Bytes| {
+            row.get(1).is_ok_and(|sum| sums::fits(sum, sums::of_history(position, history)))
+        };
+        let history = row.get_ref(0)?.as_blob().ok().map(Bytes::copy_from_slice).filter(fits);
+        history.ok_or_else(|| {
+            Failed::Damaged(position, "its history is not the one that was written".to_owned())
+        })
     }
 
     fn ended(&mut self, position: Position) -> Result<Option<Ended>, Failed> {
         let mut rows = self.ended.query([position.0 as i64])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let keep_until = Timestamp(row.get::<_, i64>(0)? as u64);
-        let record = Bytes::from(row.get::<_, Vec<u8>>(1)?);
+        let read = EndedRow::read(row).map_err(|Unreadable(why)| Failed::Damaged(position, why))?;
+        let EndedRow { keep_until, record, .. } = read;
         drop(rows);
-        let result = optional_pieces(&mut self.results, position)?;
+        let result = response(&mut self.results, position)?;
         self.bytes += result.as_ref().map_or(0, Bytes::len) as u64;
         Ok(Some(Ended { record, result, keep_until }))
     }
@@ -250,13 +260,13 @@ impl<'c> Reader<'c> {
             wanted.extend(MessageRow::read(row).ok().filter(|row| is_of(&row.entry, &slice)));
         }
         drop(rows);
-        let goes_on = last.filter(|_| wanted.len() < slice.limit && passed == LIST_SCAN_ROWS);
+        let goes_on = last.filter(|_| wanted.len() == slice.limit || passed == LIST_SCAN_ROWS);
         let (found, cut) = self.heads(&wanted)?;
         Ok(Listed { found, goes_on: goes_on.filter(|_| !cut) })
     }
 
     fn list_apart(&mut self, slice: ListSlice) -> Result<Listed, Failed> {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut passed, mut last) = (Vec::new(), 0, None);
         let mut rows = self.apart.query((
             i64::from(slice.queue.0),
             number(slice.state),
@@ -264,11 +274,14 @@ impl<'c> Reader<'c> {
             slice.limit as i64,
         ))?;
         while let Some(row) = rows.next()? {
+            passed += 1;
+            last = Some(Position(row.get::<_, i64>(0)? as u64));
             wanted.extend(MessageRow::read(row).ok().filter(|row| is_of(&row.entry, &slice)));
         }
         drop(rows);
-        let (found, _) = self.heads(&wanted)?;
-        Ok(Listed { found, goes_on: None })
+        let goes_on = last.filter(|_| passed == slice.limit);
+        let (found, cut) = self.heads(&wanted)?;
+        Ok(Listed { found, goes_on: goes_on.filter(|_| !cut) })
     }
 
     /// Reads the heads and histories; says whether it ended early for their bytes.
@@ -279,8 +292,16 @@ impl<'c> Reader<'c> {
             if bytes >= LIST_BYTES_MAX {
                 return Ok((found, true));
             }
-            let Some(head) = self.head(row)? else { continue };
-            let history = self.history(row)?;
+            let head = match (self.head(row)?, row.entry.state) {
+                (Some(head), _) => head,
+                (None, State::Waiting) => continue,
+                // An operator must see it to remove it.
+                (None, State::Dead | State::Quarantined) => Bytes::new(),
+            };
+            let history = match self.history(row) {
+                Err(Failed::Damaged(..)) => Bytes::new(),
+                read => read?,
+            };
             bytes += (head.len() + history.len()) as u64;
             found.push(Loaded { entry: row.entry, head, body: Bytes::new(), history, result: None });
         }
@@ -329,15 +350,17 @@ fn pieces(
     Ok(whole)
 }
 
-fn optional_pieces(statement: &mut Statement<'_>, position: Position) -> Result<Option<Bytes>, Failed> {
-    let (first, last) = keys(position);
-    let mut found = false;
-    let mut whole = Vec::new();
-    let mut rows = statement.query((first, last))?;
+/// Reads a response; one that is not what was written is as good as none.
+fn response(statement: &mut Statement<'_>, position: Position) -> Result<Option<Bytes>, Failed> {
+    let (mut whole, mut sum) = (Vec::new(), None);
+    let mut rows = statement.query(keys(position))?;
     while let Some(row) = rows.next()? {
-        found = true;
-        let piece = row.get_ref(0)?.as_blob().map_err(|e| Failed::Damaged(position, e.to_string()))?;
+        let (Ok(piece), Ok(kept)) = (row.get_ref(0)?.as_blob(), row.get::<_, Option<i32>>(1)) else {
+            return Ok(None);
+        };
+        sum.get_or_insert(kept);
         whole.extend_from_slice(piece);
     }
-    Ok(found.then(|| Bytes::from(whole)))
+    let fits = sum.is_some_and(|sum| sums::fits(sum, sums::of_response(position, &whole)));
+    Ok(fits.then(|| Bytes::from(whole)))
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::limits::{APPLICATION, BUSY_MS, FORMAT, PAGE_BYTES};
+use crate::limits::{APPLICATION, BUSY_MS, FORMAT, FORMAT_BEFORE, PAGE_BYTES};
+use crate::scan::Wrong;
 use crate::sql;
 
 /// What stands at the head of a database.
@@ -14,6 +15,8 @@ pub(crate) enum Format {
     New,
     /// Ours.
     Known,
+    /// The one before ours.
+    Before,
     /// A number of another version, or 0 for another program's file.
     Other(i64),
 }
@@ -54,6 +57,9 @@ pub(crate) fn format(connection: &Connection) -> rusqlite::Result<Format> {
     if version == FORMAT && application == APPLICATION {
         return Ok(Format::Known);
     }
+    if version == FORMAT_BEFORE && application == APPLICATION {
+        return Ok(Format::Before);
+    }
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 && version == 0 && application == 0 {
         return Ok(Format::New);
@@ -63,12 +69,47 @@ pub(crate) fn format(connection: &Connection) -> rusqlite::Result<Format> {
 
 /// Makes the tables, as one.
 pub(crate) fn create(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
-    let mode = if on_disk { "WAL" } else { "MEMORY" };
-    connection.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |_| Ok(()))?;
+    let mode = if on_disk { "wal" } else { "memory" };
+    let mut sets = connection.prepare(&format!("PRAGMA journal_mode = {mode}"))?;
+    // It is written once its row was read: whoever reads that row alone does not hear that it failed.
+    let mut rows = sets.query([])?;
+    while rows.next()?.is_some() {}
+    drop(rows);
     connection.execute_batch(&format!(
         "BEGIN IMMEDIATE; {} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; COMMIT;",
         sql::TABLES
     ))
+}
+
+/// Begins to make the format before ours; nothing of it is there until somebody commits.
+pub(crate) fn begin_migration(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(sql::BEGIN_WRITE)?;
+    connection.execute_batch(sql::FROM_BEFORE)?;
+    connection.execute_batch(&format!("PRAGMA user_version = {FORMAT}"))
+}
+
+/// Whether the file says of itself what ours do, so that every statement means what it should: a bit of that
+/// may be flipped, and then SQLite follows it to other columns, another journal, or nowhere.
+pub(crate) fn look(connection: &Connection) -> Result<(), Wrong> {
+    let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if journal != "wal" || connection.is_readonly("main")? {
+        return Err(Wrong::Value(format!(
+            "its first page asks for the journal {journal}, or for no writing"
+        )));
+    }
+    let ours = Connection::open_in_memory()?;
+    create(&ours, false)?;
+    match text(connection)? == text(&ours)? {
+        true => Ok(()),
+        false => Err(Wrong::Value("its schema is not the one of its format".to_owned())),
+    }
+}
+
+/// The schema, line by line.
+fn text(connection: &Connection) -> rusqlite::Result<Vec<[Option<String>; 4]>> {
+    let mut scan = connection.prepare(sql::SCHEMA_SCAN)?;
+    let lines = scan.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+    lines.collect()
 }
 
 /// Asks for, or sets, one number.

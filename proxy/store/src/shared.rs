@@ -3,30 +3,112 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::Condition;
 use crate::error::StoreError;
+use crate::{Condition, Event, Told};
 
 /// The state of a store, beside its files.
 #[derive(Default)]
 pub(crate) struct Shared {
+    told: Mutex<Option<Told>>,
     poisoned: OnceLock<Arc<str>>,
+    damaged: OnceLock<Arc<str>>,
     full: Mutex<Option<Arc<str>>>,
     closed: AtomicBool,
     bytes: AtomicU64,
     bytes_max: u64,
-    /// A checkpoint runs in the background.
-    checkpoint_runs: Mutex<bool>,
-    checkpoint_ended: Condvar,
+    /// The checkpoint in the background.
+    pub(crate) checkpoint: Running,
+    /// The look through all pages.
+    pub(crate) check: Running,
+    /// The file for writing ahead is to begin again: whoever reads for long gives way.
+    wal_waits: AtomicBool,
 }
 
-impl Shared {
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, ..Self::default() }
+/// Something that runs in the background now and then, and that the writer may have to wait for.
+#[derive(Default)]
+pub(crate) struct Running {
+    runs: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Running {
+    /// It is to run; `false` if it did already.
+    pub(crate) fn begins(&self) -> bool {
+        !std::mem::replace(&mut *self.state(), true)
     }
 
-    /// Ends all trust. The first reason stays.
+    pub(crate) fn ends(&self) {
+        *self.state() = false;
+        self.ended.notify_all();
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        *self.state()
+    }
+
+    /// Returns when it does not run. It ends by itself, however slow the disk is.
+    pub(crate) fn wait(&self) {
+        let ended = self.ended.wait_while(self.state(), |runs| *runs);
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn state(&self) -> MutexGuard<'_, bool> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that it has ended when this is dropped, be it by a panic.
+pub(crate) struct Ends<'a>(pub(crate) &'a Running);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.ends();
+    }
+}
+
+/// Held by a thread: if that panics, the store has lost it and says so.
+pub(crate) struct Alive(pub(crate) Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(GONE);
+        }
+    }
+}
+
+/// What is said of a thread that has panicked.
+const GONE: &str = "its thread ended without a word";
+
+impl Shared {
+    pub(crate) fn new(bytes_max: u64, told: Told) -> Self {
+        Self { bytes_max, told: Mutex::new(Some(told)), ..Self::default() }
+    }
+
+    /// Tells whoever wanted to be told.
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        if let Some(told) = &mut *self.told.lock().unwrap_or_else(PoisonError::into_inner) {
+            told(event);
+        }
+    }
+
+    /// Ends all trust, and tells so. The first reason stays.
     pub(crate) fn poison(&self, reason: &str) -> StoreError {
-        StoreError::Poisoned(Arc::clone(self.poisoned.get_or_init(|| Arc::from(reason))))
+        let mut first = false;
+        let stays = self.poisoned.get_or_init(|| {
+            first = true;
+            Arc::from(reason)
+        });
+        if first {
+            self.tell(Event::Failed);
+        }
+        StoreError::Poisoned(Arc::clone(stays))
+    }
+
+    /// Its pages are in no order, though nothing that was read was wrong so far: that is told alone.
+    pub(crate) fn set_damaged(&self, found: &str) {
+        let said = format!("damaged: {found}; stop it and open it once with --queue-salvage");
+        self.tell(Event::Damaged(self.damaged.get_or_init(|| Arc::from(said))));
     }
 
     /// Why nothing can be asked of the store, if so.
@@ -39,7 +121,7 @@ impl Shared {
 
     /// What an answer that never came means.
     pub(crate) fn unanswered(&self) -> StoreError {
-        self.refusal().unwrap_or_else(|| self.poison("its thread ended without a word"))
+        self.refusal().unwrap_or_else(|| self.poison(GONE))
     }
 
     pub(crate) fn poisoned(&self) -> bool {
@@ -61,33 +143,20 @@ impl Shared {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Marks that a checkpoint runs in the background; `false` if one did already.
-    pub(crate) fn checkpoint_begins(&self) -> bool {
-        !std::mem::replace(&mut *self.checkpoint(), true)
+    /// The file for writing ahead is to begin again soon, or has.
+    pub(crate) fn set_wal_waits(&self, waits: bool) {
+        self.wal_waits.store(waits, Ordering::Release);
     }
 
-    pub(crate) fn checkpoint_ends(&self) {
-        *self.checkpoint() = false;
-        self.checkpoint_ended.notify_all();
-    }
-
-    pub(crate) fn checkpoint_runs(&self) -> bool {
-        *self.checkpoint()
-    }
-
-    /// Returns when none runs in the background. It ends by itself, however slow the disk is.
-    pub(crate) fn wait_for_checkpoint(&self) {
-        let ended = self.checkpoint_ended.wait_while(self.checkpoint(), |runs| *runs);
-        drop(ended.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn checkpoint(&self) -> MutexGuard<'_, bool> {
-        self.checkpoint_runs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether whoever reads for long must stop: nothing waits for what it reads.
+    pub(crate) fn must_give_way(&self) -> bool {
+        self.wal_waits.load(Ordering::Acquire) || self.refusal().is_some()
     }
 
     pub(crate) fn condition(&self) -> Condition {
         Condition {
             poisoned: self.poisoned.get().cloned(),
+            damaged: self.damaged.get().cloned(),
             full: self.full.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             bytes: self.bytes.load(Ordering::Relaxed),
             bytes_max: self.bytes_max,

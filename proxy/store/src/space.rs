@@ -4,8 +4,8 @@ use crate::contents::{PREFIX_BYTES, pieces};
 use crate::error::OpenError;
 use crate::limits::{
     BALLAST_BYTES_MAX, BALLAST_BYTES_MIN, BALLAST_SHARE, BATCH_BYTES_MAX, BATCH_WAL_SHARE, CHUNK_BYTES,
-    FRAME_HEAD_BYTES, INDEX_BYTES, PAGE_BYTES, SETTLE_PAGES, SETTLE_PAGES_MAX, SETTLE_PAGES_MIN,
-    SETTLE_SHARE, STORE_BYTES_MIN, WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_SHARE,
+    FRAME_HEAD_BYTES, INDEX_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, SETTLE_PAGES, SETTLE_PAGES_MAX,
+    SETTLE_PAGES_MIN, SETTLE_SHARE, STORE_BYTES_MIN, TOLD_SHARE, WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_SHARE,
 };
 use crate::message::{Change, Draft};
 
@@ -25,6 +25,8 @@ pub(crate) struct Budget {
     pub(crate) pages: u64,
     /// Pages appends may take of them; the rest is for settles.
     pub(crate) append_pages: u64,
+    /// Of those for settles, the ones that what an end brings leaves to others.
+    pub(crate) told_pages: u64,
     /// Frames at which the file for writing ahead must begin again before anything is written.
     pub(crate) wal_frames: u64,
     /// Bytes set aside for settles on a full disk.
@@ -56,13 +58,16 @@ impl Budget {
         let pages = (bytes_max - aside) / PAGE_BYTES;
         let settle_pages = (pages / SETTLE_SHARE).clamp(SETTLE_PAGES_MIN, SETTLE_PAGES_MAX);
         let wal_frames = wal / (PAGE_BYTES + FRAME_HEAD_BYTES);
-        let write_pages = if on_disk { wal_frames } else { pages };
+        let append_pages = pages - settle_pages;
+        let (write_pages, message_bytes) =
+            if on_disk { (wal_frames, wal / 2) } else { (pages, append_pages * PAGE_BYTES / 2) };
         Ok(Self {
             pages,
-            append_pages: pages - settle_pages,
+            append_pages,
+            told_pages: settle_pages / TOLD_SHARE,
             wal_frames,
             ballast,
-            message_bytes: wal / 2,
+            message_bytes: message_bytes.min(MESSAGE_BYTES_MAX),
             batch_bytes: BATCH_BYTES_MAX.min(wal / 4),
             batch_pages: write_pages / BATCH_WAL_SHARE,
             write_pages,
@@ -114,9 +119,13 @@ impl Growth {
 }
 
 fn append_bytes(draft: &Draft) -> u64 {
-    let content = (PREFIX_BYTES + draft.head.len() + draft.body.len()) as u64;
-    let rows = if draft.dedupe.is_some() { 2 * ROW_BYTES } else { ROW_BYTES };
-    rows + stored_bytes(content)
+    let key = if draft.dedupe.is_some() { ROW_BYTES } else { 0 };
+    key + taken_bytes((draft.head.len() + draft.body.len()) as u64)
+}
+
+/// Bytes of pages that a message of `bytes` takes while it is stored.
+pub(crate) fn taken_bytes(bytes: u64) -> u64 {
+    ROW_BYTES + stored_bytes(PREFIX_BYTES as u64 + bytes)
 }
 
 /// Bytes of the pages that a content takes: small ones share a page, large ones have pages of their own.

@@ -4,7 +4,8 @@
 
 /// The tables. `WITHOUT ROWID` nowhere: all of them are read and appended by number. Of a message's
 /// `marks`, 1 says that an attempt was begun and 2 that it has a history; `ord` is NULL while it is the
-/// position; `state` is 0 waiting, 1 dead, 2 quarantined.
+/// position; `state` is 0 waiting, 1 dead, 2 quarantined. The `sum` of a response stands with its first piece;
+/// where there is none it was written by format 1.
 pub(crate) const TABLES: &str = "
 CREATE TABLE meta(
     only INTEGER PRIMARY KEY CHECK (only = 0),
@@ -26,20 +27,29 @@ CREATE TABLE messages(
     sum INTEGER NOT NULL);
 CREATE INDEX apart ON messages(queue, state) WHERE state <> 0;
 CREATE TABLE contents(key INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE history(position INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE verdicts(key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE history(position INTEGER PRIMARY KEY, data BLOB NOT NULL, sum INTEGER);
+CREATE TABLE verdicts(key INTEGER PRIMARY KEY, data BLOB NOT NULL, sum INTEGER);
 CREATE TABLE ended(
     position INTEGER PRIMARY KEY,
     queue INTEGER NOT NULL,
     keep_until INTEGER NOT NULL,
-    record BLOB NOT NULL);
-CREATE TABLE results(key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    record BLOB NOT NULL, sum INTEGER);
+CREATE TABLE results(key INTEGER PRIMARY KEY, data BLOB NOT NULL, sum INTEGER);
 CREATE TABLE dedupe(
     row INTEGER PRIMARY KEY,
     key BLOB NOT NULL,
     fingerprint BLOB NOT NULL,
     position INTEGER NOT NULL,
     until INTEGER NOT NULL);
+";
+
+/// Makes format 1 ours. A column that is added is written into the text of its table: it must then be the
+/// one above, to the letter.
+pub(crate) const FROM_BEFORE: &str = "
+ALTER TABLE history ADD COLUMN sum INTEGER;
+ALTER TABLE verdicts ADD COLUMN sum INTEGER;
+ALTER TABLE ended ADD COLUMN sum INTEGER;
+ALTER TABLE results ADD COLUMN sum INTEGER;
 ";
 
 /// Declares the statements and a list of them all for the test of their plans.
@@ -67,8 +77,12 @@ statements! {
 
     /// Lets a database be read whose first page does not fit the rest: used by salvage.
     READ_ANYWAY = "PRAGMA writable_schema = ON";
-    /// Reads every page: used by salvage.
+    /// Reads every page and holds the indexes against their tables: used by salvage.
+    CHECK_ALL_SCAN = "PRAGMA integrity_check(1)";
+    /// Reads every page: used behind everybody's back after an unclean stop.
     CHECK_SCAN = "PRAGMA quick_check(1)";
+    /// What the tables and indexes are said to be.
+    SCHEMA_SCAN = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid";
     /// The pages where the tables begin that an opening reads.
     ROOTS = "SELECT rootpage FROM sqlite_schema WHERE name IN ('messages', 'dedupe')";
 
@@ -77,12 +91,11 @@ statements! {
     META_CLEAN = "UPDATE meta SET next_position = ?1, clean = 1 WHERE only = 0";
 
     QUEUES_SCAN = "SELECT id, name, settings FROM queues";
+    QUEUE_NUMBERS_SCAN = "SELECT id FROM queues";
     /// Used by salvage.
+    QUEUE_COPY = "INSERT OR IGNORE INTO queues(id, name, settings) VALUES (?1, ?2, ?3)";
     QUEUES_AFTER = "SELECT id, name, settings FROM queues WHERE id > ?1 ORDER BY id";
     QUEUE_BY_NAME = "SELECT id FROM queues WHERE name = ?1";
-    QUEUE_LAST = "SELECT max(id) FROM queues";
-    /// The first number that nobody has, once the highest is given.
-    QUEUE_GAP_SCAN = "SELECT min(id) - 1 FROM queues WHERE id - 1 NOT IN (SELECT id FROM queues) AND id > 0";
     QUEUE_INSERT = "INSERT INTO queues(id, name, settings) VALUES (?1, ?2, ?3)";
     QUEUE_SETTINGS = "UPDATE queues SET settings = ?2 WHERE id = ?1";
     QUEUE_DELETE = "DELETE FROM queues WHERE id = ?1";
@@ -115,25 +128,26 @@ statements! {
     /// Used by salvage.
     CONTENT_KEYS_SCAN = "SELECT key FROM contents WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
 
-    HISTORY_PUT = "INSERT OR REPLACE INTO history(position, data) VALUES (?1, ?2)";
+    HISTORY_PUT = "INSERT OR REPLACE INTO history(position, data, sum) VALUES (?1, ?2, ?3)";
     HISTORY_DELETE = "DELETE FROM history WHERE position = ?1";
-    HISTORY = "SELECT data FROM history WHERE position = ?1";
+    HISTORY = "SELECT data, sum FROM history WHERE position = ?1";
 
-    VERDICT_INSERT = "INSERT INTO verdicts(key, data) VALUES (?1, ?2)";
+    VERDICT_INSERT = "INSERT INTO verdicts(key, data, sum) VALUES (?1, ?2, ?3)";
     VERDICT_DELETE = "DELETE FROM verdicts WHERE key BETWEEN ?1 AND ?2";
-    VERDICT_PIECES = "SELECT data FROM verdicts WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
+    VERDICT_PIECES = "SELECT data, sum FROM verdicts WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
 
-    ENDED_INSERT = "INSERT INTO ended(position, queue, keep_until, record) VALUES (?1, ?2, ?3, ?4)";
-    ENDED = "SELECT keep_until, record FROM ended WHERE position = ?1";
+    ENDED_INSERT = "INSERT INTO ended(position, queue, keep_until, record, sum) VALUES (?1, ?2, ?3, ?4, ?5)";
+    ENDED = "SELECT position, queue, keep_until, record, sum FROM ended WHERE position = ?1";
     ENDED_DELETE = "DELETE FROM ended WHERE position = ?1";
     ENDED_FIRST = "SELECT position FROM ended WHERE position >= ?1 ORDER BY position LIMIT ?2";
     /// Used by sweeps, a bounded number of rows at a time, and by salvage.
     ENDED_SCAN = "SELECT position, keep_until FROM ended WHERE position >= ?1 ORDER BY position";
-    ENDED_COPY_SCAN = "SELECT position, queue, keep_until, record FROM ended WHERE position > ?1 ORDER BY position";
+    ENDED_COPY_SCAN = "SELECT position, queue, keep_until, record, sum FROM ended WHERE position > ?1
+        ORDER BY position";
 
-    RESULT_INSERT = "INSERT INTO results(key, data) VALUES (?1, ?2)";
+    RESULT_INSERT = "INSERT INTO results(key, data, sum) VALUES (?1, ?2, ?3)";
     RESULT_DELETE = "DELETE FROM results WHERE key BETWEEN ?1 AND ?2";
-    RESULT_PIECES = "SELECT data FROM results WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
+    RESULT_PIECES = "SELECT data, sum FROM results WHERE key BETWEEN ?1 AND ?2 ORDER BY key";
     RESULT_FIRST = "SELECT key FROM results ORDER BY key LIMIT ?1";
 
     DEDUPE_INSERT = "INSERT INTO dedupe(row, key, fingerprint, position, until) VALUES (?1, ?2, ?3, ?4, ?5)";

@@ -1,18 +1,23 @@
 //! tests: the store through its handle, over real files.
 
 mod damage;
+mod lists;
+mod lost;
+mod migrate;
 mod model;
 mod plans;
 mod poison;
 mod space;
+mod spoilt;
 mod steps;
 mod together;
+mod told;
 
 use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::message::{Change, Changed, Dedupe, Draft, Entry, Position, QueueId, Timestamp};
+use crate::message::{Change, Changed, Dedupe, Draft, Entry, Position, QueueId, State, Timestamp};
 use crate::{OpenError, Opened, Options, Store};
 
 const QUEUE: QueueId = QueueId(1);
@@ -39,6 +44,30 @@ fn open(directory: &Path) -> (Store, Vec<Entry>) {
 
 fn in_memory() -> Store {
     try_open(options(None)).expect("it opens").0.store
+}
+
+/// Writes what no writer of ours writes into a directory that is closed.
+fn spoil(directory: &Path, how: &str) {
+    let file = rusqlite::Connection::open(directory.join("messages.db")).expect("it opens");
+    file.execute_batch(how).expect("it is written");
+}
+
+/// Gives a row of a small table another number, in its place on the page.
+fn renumber(directory: &Path, table: &str, row: u8, to: u8) {
+    let path = directory.join("messages.db");
+    let file = rusqlite::Connection::open(&path).expect("it opens");
+    let root = file
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [table], |row| row.get::<_, u32>(0));
+    drop(file);
+    let mut data = std::fs::read(&path).expect("it is there");
+    let page = &mut data[(root.expect("it is there") as usize - 1) * 4096..][..4096];
+    assert_eq!(page[0], 13, "its root is its only leaf");
+    let cells = usize::from(page[3]) << 8 | usize::from(page[4]);
+    let at = (0..cells).map(|cell| usize::from(page[8 + 2 * cell]) << 8 | usize::from(page[9 + 2 * cell]));
+    // A cell begins with its bytes and its number, each one byte while it is small.
+    let at = at.into_iter().find(|at| page[at + 1] == row).expect("it is there");
+    page[at + 1] = to;
+    std::fs::write(path, data).expect("it is written");
 }
 
 fn draft(body: &[u8]) -> Draft {
@@ -75,9 +104,10 @@ async fn one(store: &Store, change: Change) -> Changed {
 }
 
 fn end(position: Position) -> Change {
-    Change::End { position, record: None, result: None }
+    Change::End { position, of: State::Waiting, record: None, result: None }
 }
 
 fn end_kept(position: Position, until: u64, result: Option<Bytes>) -> Change {
-    Change::End { position, record: Some((Bytes::from_static(b"record"), Timestamp(until))), result }
+    let record = Some((Bytes::from_static(b"record"), Timestamp(until)));
+    Change::End { position, of: State::Waiting, record, result }
 }

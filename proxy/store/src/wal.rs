@@ -5,7 +5,8 @@
 //! fits *behind* the commit of the transaction with the broken frame proves that this transaction was
 //! flushed, and perhaps promised. Then the file is damaged, and replaying it would lose commits silently.
 //! The same holds where the broken frame is itself a commit and the next one follows from what it says, or
-//! ought to say, of itself.
+//! ought to say, of itself; and where the head is broken, since that is flushed before any frame is written.
+//! So a flipped bit in whatever but the last transaction is seen.
 //!
 //! Format: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, §4.1 and §4.2.
 
@@ -75,16 +76,18 @@ struct Walk {
     ended: Option<u64>,
     /// Commits behind that fit the frame before them.
     behind: u64,
+    /// The head was broken: what fits behind it was flushed behind it.
+    headless: bool,
     /// A frame that fits stands behind the first of those.
     proof: bool,
-    /// The frame that ends replay says that it is a commit: the sum it ought to have, for the next frame.
-    broken_commit: Option<Sum>,
-    /// The sum it has.
+    /// The sum that the frame that ends replay ought to have, for the next one.
+    ought: Option<Sum>,
+    /// The sum it has, if it is a commit.
     says: Option<Sum>,
 }
 
 fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
-    let mut walk = Walk { ended: (!head.sound).then_some(0), ..Walk::default() };
+    let mut walk = Walk { ended: (!head.sound).then_some(0), headless: !head.sound, ..Walk::default() };
     let mut frame = vec![0; FRAME_HEAD_BYTES + PAGE_LENGTH];
     let mut at = HEAD_BYTES as u64;
     let mut sum = head.sum;
@@ -93,13 +96,14 @@ fn walk(file: &mut impl Read, head: &Head) -> io::Result<Found> {
         let current = head.is_current(&frame[8..16]);
         let summed = |before: Sum| head.add(head.add(before, &frame[..8]), &frame[FRAME_HEAD_BYTES..]);
         let commit = word(&frame[4..]) != 0;
-        let follows = walk.broken_commit.take().is_some_and(|ought| current && summed(ought) == stored);
+        let follows = walk.ought.take().is_some_and(|ought| current && summed(ought) == stored);
         let fits = current && summed(sum) == stored;
         let ended_before = walk.ended.is_some();
         walk.frame(at, fits || follows, commit);
-        if !ended_before && walk.ended.is_some() && current && commit {
-            walk.broken_commit = Some(summed(sum));
-            walk.says = Some(stored);
+        if !ended_before && walk.ended.is_some() {
+            let ours = head.is_nearly_current(&frame[8..16]);
+            walk.ought = ours.then(|| summed(sum));
+            walk.says = (ours && head.was_commit(sum, &frame).unwrap_or(commit)).then_some(stored);
         } else if let Some(says) = walk.says.take() {
             walk.proof |= follows || (fits && says == sum);
         }
@@ -126,7 +130,7 @@ impl Walk {
         if !fits {
             return;
         }
-        self.proof |= self.behind > 0;
+        self.proof |= self.behind > 0 || self.headless;
         self.behind += u64::from(commit);
     }
 }
@@ -150,10 +154,28 @@ impl Head {
 
     /// Frames of an earlier round carry another salt. When the head itself is broken, half of it must do.
     fn is_current(&self, salt: &[u8]) -> bool {
-        if self.sound {
-            return salt == self.salt;
-        }
+        if self.sound { salt == self.salt } else { self.is_nearly_current(salt) }
+    }
+
+    /// One flipped bit leaves the other half; rounds share none.
+    fn is_nearly_current(&self, salt: &[u8]) -> bool {
         salt[..4] == self.salt[..4] || salt[4..] == self.salt[4..]
+    }
+
+    /// Whether a broken frame was written as a commit, if all that is wrong is the field that says so, and
+    /// there a bit.
+    fn was_commit(&self, before: Sum, frame: &[u8]) -> Option<bool> {
+        let stored = Sum(word(&frame[16..]), word(&frame[20..]));
+        let fits = |size: u32| {
+            let mut head = [0; 8];
+            head[..4].copy_from_slice(&frame[..4]);
+            head[4..].copy_from_slice(&size.to_be_bytes());
+            self.add(self.add(before, &head), &frame[FRAME_HEAD_BYTES..]) == stored
+        };
+        if fits(0) {
+            return Some(false);
+        }
+        (0..u32::BITS).any(|bit| fits(word(&frame[4..]) ^ (1 << bit))).then_some(true)
     }
 
     fn add(&self, sum: Sum, bytes: &[u8]) -> Sum {

@@ -2,9 +2,10 @@
 //!
 //! There is no timer: what arrives while a flush runs is the next batch.
 
-mod apply;
+pub(crate) mod apply;
 mod batch;
 mod chores;
+mod room;
 mod statements;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,14 +17,14 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use crate::Event;
+use crate::check::Check;
 use crate::checkpoint::{Background, WalState};
 use crate::dedupe::Generations;
 use crate::error::StoreError;
 use crate::files::Directory;
 use crate::message::{Change, Changed, Dedupe, Entry, QueueId, Timestamp};
 use crate::reader::{Read, Reader};
-use crate::shared::Shared;
+use crate::shared::{Alive, Shared};
 use crate::space::{Budget, waiting_bytes};
 use crate::sql;
 use crate::trouble::described;
@@ -89,6 +90,16 @@ impl Work {
     fn appends(&self) -> bool {
         self.changes().iter().any(|change| matches!(change, Change::Append(_)))
     }
+
+    /// It ends or buries something: what it appends beside that tells of it, and goes where settles go.
+    fn settles(&self) -> bool {
+        self.changes().iter().any(|change| matches!(change, Change::End { .. } | Change::Bury { .. }))
+    }
+
+    /// It changes nothing.
+    fn asks(&self) -> bool {
+        matches!(self, Self::Find(_))
+    }
 }
 
 /// What the writer's thread is given.
@@ -104,7 +115,9 @@ pub(crate) struct Parts {
     pub(crate) next_position: u64,
     pub(crate) messages: HashMap<QueueId, u64>,
     pub(crate) dedupe: Generations,
-    pub(crate) told: Box<dyn FnMut(Event<'_>) + Send>,
+    /// It was closed, not stopped.
+    pub(crate) clean: bool,
+    pub(crate) check: Option<Check>,
 }
 
 /// The numbers of positions: handed out, and set aside on disk.
@@ -136,7 +149,8 @@ struct Writer<'c> {
     reader: Option<Reader<'c>>,
     shared: Arc<Shared>,
     budget: Budget,
-    told: Box<dyn FnMut(Event<'_>) + Send>,
+    /// It is noted on disk that there is nothing to be looked through.
+    clean: bool,
     /// Gathered and not yet written.
     waiting: VecDeque<Task>,
     positions: Positions,
@@ -162,7 +176,8 @@ struct Writer<'c> {
 /// Runs the writer until it is told to close or every handle is gone; then closes the files and lets
 /// the directory go.
 pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
-    let Parts { connection, directory, background, reader, shared, .. } = parts;
+    let Parts { connection, directory, background, reader, shared, check, .. } = parts;
+    let _alive = Alive(Arc::clone(&shared));
     let next_position = {
         let statements = Statements::over(&connection);
         let inner_reader = match reader {
@@ -179,7 +194,7 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
                     reader: inner_reader,
                     shared: Arc::clone(&shared),
                     budget: parts.budget,
-                    told: parts.told,
+                    clean: parts.clean,
                     waiting: VecDeque::new(),
                     positions: Positions { next: parts.next_position, reserved: parts.next_position },
                     messages: parts.messages,
@@ -212,6 +227,9 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
     }
     if let Some(background) = background {
         background.stop();
+    }
+    if let Some(check) = check {
+        check.stop();
     }
     if !shared.poisoned()
         && let Err(error) = leave_clean(&connection, next_position)

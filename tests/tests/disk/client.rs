@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use store::message::{Change, Changed, Dedupe, Draft, Position, QueueId, State, Timestamp};
-use store::{OpenError, Options, Store, StoreError};
+use store::{Event, OpenError, Options, Store, StoreError};
 use tempfile::TempDir;
 
 use crate::disk::{Disk, Files};
@@ -23,20 +24,30 @@ pub(crate) fn directory() -> TempDir {
 pub(crate) struct Home {
     pub(crate) disk: Arc<Disk>,
     directory: TempDir,
+    failures: Arc<AtomicU64>,
 }
 
 impl Home {
     pub(crate) fn with(files: &Files, seed: u64) -> Self {
         let directory = directory();
-        Self { disk: Disk::with(directory.path(), files, seed), directory }
+        Self { disk: Disk::with(directory.path(), files, seed), directory, failures: Arc::default() }
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// How often the store told of a failure.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn open(&self, bytes_max: u64) -> Result<Held, OpenError> {
-        open(Options { bytes_max, vfs: Some(vfs::NAME.to_owned()), ..options(self.path()) })
+        let failures = Arc::clone(&self.failures);
+        let told = Box::new(move |event: Event<'_>| {
+            failures.fetch_add(u64::from(matches!(event, Event::Failed)), Ordering::Relaxed);
+        });
+        open(Options { bytes_max, vfs: Some(vfs::NAME.to_owned()), told, ..options(self.path()) })
     }
 }
 
@@ -121,7 +132,7 @@ impl Client {
                 let until = Timestamp(self.now + self.random.u64(..60));
                 let record = self.random.bool().then(|| (self.bytes(120), until));
                 let result = if record.is_some() { self.result() } else { None };
-                Change::End { position, record, result }
+                Change::End { position, of: state, record, result }
             }
         };
         (number, change)

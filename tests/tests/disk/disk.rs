@@ -62,6 +62,8 @@ pub(crate) enum Failure {
     Io,
     /// ENOSPC; a flush says so as any failure.
     Full,
+    /// EDQUOT, of a write: SQLite tells of it as of any write that failed.
+    Quota,
     /// A short count, and EIO for the rest. (SQLite's Unix VFS asks for the rest by itself: a short count
     /// alone never reaches SQLite, and for a read it would say that the file ends there.)
     PartIo,
@@ -85,6 +87,8 @@ pub(crate) struct Fault {
 pub(crate) enum Verdict {
     Pass,
     Fail(i32),
+    /// As that, for want of quota.
+    Quota(i32),
     /// So many bytes are done, then this.
     Part(usize, i32),
 }
@@ -259,6 +263,7 @@ impl Disk {
         let full = if call == Call::Write { SQLITE_FULL } else { call.failed() };
         match fault.failure {
             Failure::Io => Verdict::Fail(call.failed()),
+            Failure::Quota => Verdict::Quota(call.failed()),
             Failure::Full => Verdict::Fail(full),
             Failure::PartIo | Failure::PartFull => {
                 let code = if fault.failure == Failure::PartFull { full } else { call.failed() };
@@ -315,7 +320,7 @@ impl Disk {
         let inner = &mut *self.inner();
         let code = match verdict {
             Verdict::Pass => SQLITE_OK,
-            Verdict::Fail(code) | Verdict::Part(_, code) => code,
+            Verdict::Fail(code) | Verdict::Quota(code) | Verdict::Part(_, code) => code,
         };
         if inner.dead {
             return if code == SQLITE_OK { SQLITE_IOERR_FSYNC } else { code };

@@ -36,6 +36,8 @@ const FAILURES: &[(Call, Failure, u64)] = &[
     (Call::Write, Failure::PartIo, 1),
     (Call::Write, Failure::PartFull, 1),
     (Call::Write, Failure::PartFull, 4),
+    (Call::Write, Failure::Quota, 1),
+    (Call::Write, Failure::Quota, FOR_GOOD),
     (Call::Write, Failure::Full, FOR_GOOD),
     (Call::Truncate, Failure::Io, 1),
     (Call::Delete, Failure::Io, 1),
@@ -115,7 +117,15 @@ async fn run(scenario: Scenario, fault: Option<Fault>) -> Result<Ended, String> 
         Err(_) if home.disk.fired() > 0 => vec![client.model.clone()],
         Err(e) => return Err(format!("it does not open: {e}")),
         Ok(held) => {
-            let models = ask(&mut client, &home, &held.opened.store, scenario, &mut ended).await?;
+            let store = &held.opened.store;
+            let models = ask(&mut client, &home, store, scenario, &mut ended).await?;
+            let poisoned = store.condition().poisoned;
+            if poisoned.is_some() && home.failures() == 0 {
+                return Err(format!("nobody was told of {poisoned:?}"));
+            }
+            if let (Some(why), Some(Failure::Quota)) = (poisoned, fault.map(|fault| fault.failure)) {
+                return Err(format!("a quota that is used up poisons: {why}"));
+            }
             held.opened.store.close().await;
             models
         }

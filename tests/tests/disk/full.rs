@@ -116,7 +116,7 @@ fn a_full_disk_refuses_what_is_new_settles_what_is_there_and_takes_again() {
         let mut settled = 0;
         for (number, message) in client.model.messages.clone() {
             let position = message.position.expect("it was told");
-            let end = Change::End { position, record: None, result: None };
+            let end = Change::End { position, of: message.state, record: None, result: None };
             let changed = store.write(vec![end.clone()]).await.expect("settles go on");
             assert_eq!(changed, [Changed::Done { order: 0 }]);
             client

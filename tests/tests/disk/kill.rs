@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use store::Store;
-use store::message::{Change, Changed, Draft, Position, QueueId};
+use store::message::{Change, Changed, Draft, Position, QueueId, State};
 
 use crate::child::{command, work};
 use crate::client::{Client, open, options};
@@ -177,7 +177,7 @@ async fn write_on(store: Store, first: u64, mut there: Vec<(u64, Position)>) {
         if there.len() > 12 {
             let (number, position) = there.remove(usize::try_from(number % 5).unwrap_or(0));
             tell("ending", number, position);
-            let end = Change::End { position, record: None, result: None };
+            let end = Change::End { position, of: State::Waiting, record: None, result: None };
             store.write(vec![end]).await.expect("it is ended");
             tell("ended", number, position);
         }

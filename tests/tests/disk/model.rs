@@ -42,6 +42,7 @@ pub(crate) struct Message {
     pub(crate) state: State,
     pub(crate) attempts: u16,
     pub(crate) begun: bool,
+    pub(crate) tried: bool,
     pub(crate) due_at: Option<Timestamp>,
     pub(crate) history: Bytes,
     pub(crate) result: Option<Bytes>,
@@ -166,6 +167,7 @@ impl Model {
             state: State::Waiting,
             attempts: 0,
             begun: false,
+            tried: false,
             due_at: draft.due_at,
             history: Bytes::new(),
             result: None,
@@ -187,18 +189,19 @@ impl Model {
             Change::Retry { due_at, free, history, .. } if message.state == State::Waiting => {
                 message.attempts = message.attempts.saturating_sub(u16::from(*free));
                 (message.begun, message.due_at) = (false, *due_at);
-                if let Some(history) = history {
-                    message.history = history.clone();
-                }
+                message.tried |= history.is_some();
+                message.history = history.clone().unwrap_or_else(|| message.history.clone());
                 true
             }
             Change::Bury { history, result, .. } if message.state == State::Waiting => {
-                (message.state, message.begun, message.due_at) = (State::Dead, false, None);
+                (message.state, message.begun, message.tried) = (State::Dead, false, true);
+                message.due_at = None;
                 (message.history, message.result) = (history.clone(), result.clone());
                 true
             }
             Change::Redrive { due_at, .. } if message.state == State::Dead => {
-                (message.state, message.attempts, message.begun) = (State::Waiting, 0, false);
+                (message.state, message.attempts) = (State::Waiting, 0);
+                (message.begun, message.tried) = (false, false);
                 (message.history, message.result) = (Bytes::new(), None);
                 (message.due_at, message.order) = (*due_at, None);
                 true
@@ -207,7 +210,7 @@ impl Model {
                 (message.state, message.begun) = (State::Quarantined, false);
                 true
             }
-            Change::End { position, record, result } => {
+            Change::End { position, of, record, result } if message.state == *of => {
                 self.messages.remove(&number);
                 match record {
                     Some((record, until)) => {
@@ -267,23 +270,13 @@ impl Model {
 impl Message {
     fn check(&mut self, loaded: &Loaded) -> Check {
         let entry = loaded.entry;
-        must!(
-            self.position.is_none_or(|position| position == entry.position),
-            "at {}, not {:?}",
-            entry.position,
-            self.position
-        );
-        must!(
-            self.order.is_none_or(|order| order == entry.order),
-            "rank {}, not {:?}",
-            entry.order,
-            self.order
-        );
+        must!(self.position.is_none_or(|at| at == entry.position), "{entry:?}, not at {:?}", self.position);
+        must!(self.order.is_none_or(|order| order == entry.order), "{entry:?}, not rank {:?}", self.order);
         self.position = Some(entry.position);
         self.order = Some(entry.order);
         self.check_bytes(loaded)?;
-        let told = (entry.state, entry.attempts, entry.begun, entry.due_at);
-        let known = (self.state, self.attempts, self.begun, self.due_at);
+        let told = (entry.state, entry.attempts, entry.begun, entry.tried, entry.due_at);
+        let known = (self.state, self.attempts, self.begun, self.tried, self.due_at);
         must!(told == known, "stands at {told:?}, not {known:?}");
         must!(loaded.history == self.history, "history {:?}, not {:?}", loaded.history, self.history);
         must!(loaded.result == self.result, "another result");
@@ -330,7 +323,9 @@ impl Found {
         queues: &[QueueRow],
         models: &[Model],
     ) -> Result<Self, String> {
-        let queues = queues.iter().map(|row| (row.name.clone(), row.settings.clone())).collect();
+        // Messages are written under numbers that nobody asked for: rows are made up for them.
+        let asked_for = queues.iter().filter(|row| !row.name.starts_with("lost-"));
+        let queues = asked_for.map(|row| (row.name.clone(), row.settings.clone())).collect();
         let mut found = Self { queues, ..Self::default() };
         for entry in entries {
             let loaded = store.load(entry.position).await.map_err(|e| e.to_string())?;

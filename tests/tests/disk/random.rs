@@ -76,6 +76,9 @@ async fn live(
     if !home.disk.is_dead() {
         client.model = held.settle(models).await?;
         client.check_keys(&held.opened.store).await?;
+        if let Some(damaged) = held.opened.store.condition().damaged {
+            return Err(format!("its pages are in no order: {damaged}"));
+        }
         home.disk.crash_in(calls_until_crash(&mut client.random));
     } else {
         drop(held);

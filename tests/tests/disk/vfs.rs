@@ -22,8 +22,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rusqlite::ffi::{
-    SQLITE_OK, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_WAL, sqlite3_file, sqlite3_int64,
-    sqlite3_io_methods, sqlite3_vfs, sqlite3_vfs_find, sqlite3_vfs_register,
+    SQLITE_FULL, SQLITE_OK, SQLITE_OPEN_CREATE, SQLITE_OPEN_MAIN_JOURNAL, SQLITE_OPEN_WAL, sqlite3_file,
+    sqlite3_int64, sqlite3_io_methods, sqlite3_vfs, sqlite3_vfs_find, sqlite3_vfs_register,
 };
 
 use crate::disk::{Call, Disk, Verdict};
@@ -207,7 +207,8 @@ unsafe extern "C" fn write(
 ) -> c_int {
     let Handle { base, disk, name, .. } = handle(file);
     let (part, said) = match disk.asks_for(Call::Write, usize::try_from(at).unwrap_or(0), bytes as usize) {
-        Verdict::Fail(code) => return code,
+        Verdict::Fail(code) => return failed(code, if code == SQLITE_FULL { ENOSPC } else { EIO }),
+        Verdict::Quota(code) => return failed(code, EDQUOT),
         Verdict::Part(part, code) => (part, Some(code)),
         Verdict::Pass => (bytes as usize, None),
     };
@@ -219,7 +220,23 @@ unsafe extern "C" fn write(
         let written = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), part) };
         disk.wrote(&name, usize::try_from(at).unwrap_or(0), written);
     }
-    said.unwrap_or(done)
+    said.map_or(done, |code| failed(code, if code == SQLITE_FULL { ENOSPC } else { EIO }))
+}
+
+unsafe extern "C" {
+    /// Where the C library keeps the thread's `errno`.
+    fn __errno_location() -> *mut c_int;
+}
+
+const EIO: c_int = 5;
+const ENOSPC: c_int = 28;
+const EDQUOT: c_int = 122;
+
+/// A write that fails leaves its reason behind, as the kernel's would.
+fn failed(code: c_int, errno: c_int) -> c_int {
+    // SAFETY: the C library answers with this thread's own.
+    unsafe { *__errno_location() = errno };
+    code
 }
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, bytes: sqlite3_int64) -> c_int {

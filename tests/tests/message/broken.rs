@@ -197,8 +197,8 @@ async fn a_policy_that_cannot_be_kept_is_told_and_promises_nothing() {
         (
             "a sink",
             json!({"delivery": {"deadLetterSink": {"ref": {"kind": "Topic", "name": "t"}}}}),
-            "spec.delivery.deadLetterSink",
-            vec!["not implemented"],
+            "spec.delivery.deadLetterSink.ref.kind",
+            vec!["Topic is not implemented yet", "Service"],
         ),
         (
             "Operation",

@@ -1,5 +1,7 @@
 //! cancel: DELETE takes a message back, or says why it cannot.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::mesh::until;
@@ -56,20 +58,24 @@ async fn a_cancel_too_late_is_409() {
 async fn a_cancel_and_a_dispatch_race_and_one_of_them_wins() {
     let shop = Shop::with(json!({})).await;
     let (mut cancelled, mut delivered) = (0, 0);
+    // Due at about the moment of the cancel, however long that takes here: sooner after each that came in
+    // time, later after each that did not.
+    let mut delay = Duration::from_millis(6);
     for number in 0..60 {
         let path = format!("/{number}");
-        // Due at about the moment of the cancel.
-        let delay = format!("PT0.{:03}S", number % 12);
-        let id = shop.enqueue(&path, &[("tidegate-delay", &delay)]).await;
+        let due = format!("PT{}.{:03}S", delay.as_secs(), delay.subsec_millis());
+        let id = shop.enqueue(&path, &[("tidegate-delay", &due)]).await;
         let answer = shop.resource("DELETE", &id, &[]).await;
         match answer.status {
             204 => {
                 cancelled += 1;
+                delay = delay * 3 / 4;
                 assert_eq!(shop.status(&id).await["state"], "Cancelled");
                 assert!(shop.orders().seen_at(&path).is_empty(), "204 means no further attempt");
             }
             409 => {
                 delivered += 1;
+                delay = delay * 5 / 4 + Duration::from_millis(1);
                 shop.reaches(&id, "Succeeded").await;
                 assert_eq!(shop.orders().seen_at(&path).len(), 1);
             }

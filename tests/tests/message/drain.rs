@@ -15,13 +15,15 @@ async fn is_draining(shop: &Shop) {
 
 #[tokio::test]
 async fn a_backlog_is_delivered_within_the_grace() {
-    let mut shop = Setup::of(json!({"rateLimits": {"maxConcurrentDispatches": 2}}))
-        .script(|_| Act::after(100))
+    let spec = json!({"rateLimits": {"maxConcurrentDispatches": 2}, "delivery": {"timeout": "PT30S"}});
+    let mut shop = Setup::of(spec)
+        .script(|seen| if seen.path == "/0" { Act::held() } else { Act::after(100) })
         .start()
         .await;
     for number in 0..20 {
         shop.enqueue(&format!("/{number}"), &[]).await;
     }
+    shop.orders().has(1).await;
     shop.mesh.sidecars["web"].signal("-TERM");
     is_draining(&shop).await;
     let refused = shop.post("/late", &[PREFER], "").await;
@@ -29,6 +31,8 @@ async fn a_backlog_is_delivered_within_the_grace() {
     retry_after("asynchronous", &refused);
     let synchronous = shop.send("GET /synchronous", &[], "").await;
     assert_eq!(synchronous.status, 200, "synchronous traffic goes on: {synchronous:?}");
+    // Until here one is under way, and there is something to drain.
+    shop.orders().let_go();
     let ended = shop.mesh.sidecars.get_mut("web").unwrap().ended().await;
     assert!(ended.success(), "{ended:?}");
     let paths = shop.orders().paths();
@@ -109,7 +113,8 @@ async fn a_receiver_that_is_away_holds_the_drain_up_no_longer_than_the_grace() {
     let began = std::time::Instant::now();
     shop.mesh.sidecars["web"].signal("-TERM");
     shop.mesh.sidecars.get_mut("web").unwrap().ended().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // The grace, and what an end takes on a slow machine; without an end it would be 25 s.
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     shop.arrive(|_| Act::ok()).await;
     shop.start_again().await;
     shop.reaches(&id, "Succeeded").await;

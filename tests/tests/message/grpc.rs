@@ -232,6 +232,24 @@ async fn a_status_of_grpc_decides_as_the_table_says() {
 }
 
 #[tokio::test]
+async fn a_success_of_http_without_a_status_of_grpc_is_unknown_not_done() {
+    let shop = Setup::of(ack())
+        .script(|seen| {
+            let status = seen.path.rsplit('/').next().unwrap().parse().unwrap();
+            Act::Answer(status, Vec::new(), if status == 204 { "" } else { "said" })
+        })
+        .start()
+        .await;
+    for status in ["200", "201", "204"] {
+        let path = format!("/shop.Orders/{status}");
+        let reply = frame_call(&shop, &path, &[("prefer", "respond-async")]).await;
+        let ended = shop.reaches(reply.trailer("tidegate-request-id").expect("an id"), "DeadLettered").await;
+        assert_eq!(ended["reason"], "NonRetryable", "{status}: {ended}");
+        assert_eq!(shop.orders().seen_at(&path).len(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn pushback_counts_as_retry_after() {
     for code in [14, 8] {
         let shop = Setup::of(ack())

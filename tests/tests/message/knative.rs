@@ -1,7 +1,5 @@
 //! knative: what github.com/knative/serving/issues/4522 asks of asynchronous requests, line by line.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use crate::mesh::{OUTBOUND, host};
@@ -24,10 +22,10 @@ async fn one_endpoint_takes_blocking_and_non_blocking_requests() {
 /// block. Instead, it returns immediately."
 #[tokio::test]
 async fn an_asynchronous_request_starts_the_job_and_does_not_wait_for_it() {
-    let shop = Setup::of(json!({})).script(|_| Act::held()).start().await;
-    let began = Instant::now();
+    let spec = json!({"delivery": {"timeout": "PT60S"}});
+    let shop = Setup::of(spec).script(|_| Act::held()).start().await;
+    // The job does not end before the test lets it: this answer is not the job's.
     let id = id_of(&shop.post("/job", &[PREFER], "work").await);
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let seen = shop.orders().has(1).await;
     assert_eq!((seen[0].id(), seen[0].body.as_ref()), (Some(id.as_str()), b"work".as_slice()));
     assert_eq!(shop.status(&id).await["state"], "Delivering", "and the job still runs");

@@ -126,7 +126,8 @@ async fn the_result_replays_status_headers_and_body_whatever_the_status() {
 
 #[tokio::test]
 async fn a_result_is_202_while_pending_and_waited_for() {
-    let shop = Setup::of(json!({})).script(|_| Act::held()).start().await;
+    let spec = json!({"delivery": {"timeout": "PT60S"}});
+    let shop = Setup::of(spec).script(|_| Act::held()).start().await;
     let id = shop.enqueue("/", &[]).await;
     shop.orders().has(1).await;
     let pending = shop.result(&id).await;
@@ -138,7 +139,7 @@ async fn a_result_is_202_while_pending_and_waited_for() {
     let still = shop.resource("GET", &rest, &[("prefer", "wait=1")]).await;
     assert_eq!(still.status, 202, "{still:?}");
     let took = began.elapsed().as_secs_f64();
-    assert!((0.9..3.0).contains(&took), "it waited {took} s");
+    assert!((0.9..6.0).contains(&took), "it waited {took} s");
     let headers = [("prefer", "wait=30")];
     let (waited, ()) = tokio::join!(shop.resource("GET", &rest, &headers), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -148,7 +149,7 @@ async fn a_result_is_202_while_pending_and_waited_for() {
     let began = Instant::now();
     let known = shop.resource("GET", &rest, &[("prefer", "wait=30")]).await;
     assert_eq!(known.status, 200);
-    assert!(began.elapsed().as_secs_f64() < 1.0, "what has ended is not waited for");
+    assert!(began.elapsed().as_secs_f64() < 5.0, "what has ended is not waited for");
 }
 
 #[tokio::test]
@@ -178,14 +179,14 @@ async fn an_end_without_a_response_is_a_problem_document() {
 
 #[tokio::test]
 async fn a_result_is_410_when_its_time_is_over() {
-    let shop = Shop::with(json!({"result": {"ttl": "PT1S"}})).await;
+    let shop = Shop::with(json!({"result": {"ttl": "PT3S"}})).await;
     let began = Instant::now();
     let id = shop.enqueue("/", &[]).await;
     shop.reaches(&id, "Succeeded").await;
     assert_eq!(shop.result(&id).await.status, 200);
     let gone = until("410", || shop.result(&id), |result| result.status != 200).await;
     is_problem("after ttl", &gone, 410, &[]);
-    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(shop.status(&id).await["state"], "Succeeded", "what became of it is known longer");
 }
 

@@ -1,7 +1,7 @@
 //! results: what a delivery's result means, row by row.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -10,32 +10,36 @@ use crate::mesh::until;
 use crate::receiver::Act;
 use crate::shop::{Setup, Shop, empty_service, id_of, policy, send};
 
-/// A receiver that does the same to every request on a row's path; `then` after so many times.
+/// A receiver that does the same to every request on a row's path, so many times, and then answers well.
 struct Row {
     name: &'static str,
-    act: Act,
+    act: Box<dyn Fn() -> Act + Send + Sync>,
     times: usize,
 }
 
 impl Row {
     fn always(name: &'static str, act: Act) -> Self {
-        Self { name, act, times: usize::MAX }
+        Self::times(name, usize::MAX, act)
     }
 
     fn times(name: &'static str, times: usize, act: Act) -> Self {
-        Self { name, act, times }
+        Self::made(name, times, move || act.clone())
+    }
+
+    /// With what is made when the request is there.
+    fn made(name: &'static str, times: usize, act: impl Fn() -> Act + Send + Sync + 'static) -> Self {
+        Self { name, act: Box::new(act), times }
     }
 }
 
 /// Delivers one message for each row at once; their final statuses, by row.
 async fn delivered(spec: Value, rows: Vec<Row>) -> (Shop, Vec<(&'static str, String, Value)>) {
     let names: Vec<_> = rows.iter().map(|row| row.name).collect();
-    let script: HashMap<String, (Act, usize)> =
-        rows.into_iter().enumerate().map(|(at, row)| (format!("/{at}"), (row.act, row.times))).collect();
-    let script = Arc::new(script);
+    let script: HashMap<String, Row> =
+        rows.into_iter().enumerate().map(|(at, row)| (format!("/{at}"), row)).collect();
     let shop = Setup::of(spec)
         .script(move |seen| match script.get(&seen.path) {
-            Some((act, times)) if seen.nth <= *times => act.clone(),
+            Some(row) if seen.nth <= row.times => (row.act)(),
             _ => Act::ok(),
         })
         .start()
@@ -55,7 +59,12 @@ async fn delivered(spec: Value, rows: Vec<Row>) -> (Shop, Vec<(&'static str, Str
 
 /// Enough for rows that wait for nothing, and few enough to be used up.
 fn two_retries() -> Value {
-    json!({"delivery": {"retry": 2, "timeout": "PT0.3S"}, "rateLimits": {"maxConcurrentDispatches": 100}})
+    json!({"delivery": {"retry": 2}, "rateLimits": {"maxConcurrentDispatches": 100}})
+}
+
+/// The same for a row that waits for nothing but the end of its time.
+fn two_short_retries() -> Value {
+    json!({"delivery": {"retry": 2, "timeout": "PT1S"}})
 }
 
 #[tokio::test]
@@ -101,42 +110,42 @@ async fn gone_is_a_dead_letter() {
 }
 
 /// What may pass: each is retried and uses an attempt up.
-fn failures() -> Vec<(&'static str, Act)> {
+fn failures() -> [(Value, Vec<(&'static str, Act)>); 2] {
     let statuses =
         ["404", "408", "409", "425", "500", "501", "502", "504", "505", "507", "508", "511", "599"];
-    let late = Act::After(Duration::from_secs(2), Box::new(Act::ok()));
     let mut failures: Vec<_> = statuses.map(|name| (name, Act::status(name.parse().unwrap()))).into();
-    failures.extend([("timeout", late), ("lost after bytes", Act::Break), ("torn answer", Act::Torn(200))]);
-    failures
+    failures.extend([("lost after bytes", Act::Break), ("torn answer", Act::Torn(200))]);
+    [(two_retries(), failures), (two_short_retries(), vec![("timeout", Act::held())])]
 }
 
 #[tokio::test]
 async fn a_failure_that_may_pass_is_retried_and_succeeds() {
-    let rows = failures().into_iter().map(|(name, act)| Row::times(name, 2, act)).collect();
-    let (shop, ends) = delivered(two_retries(), rows).await;
-    for (at, (row, _, status)) in ends.into_iter().enumerate() {
-        assert_eq!(status["state"], "Succeeded", "{row}: {status}");
-        let attempts: Vec<_> =
-            shop.orders().seen_at(&format!("/{at}")).iter().map(|seen| seen.attempt()).collect();
-        assert_eq!(attempts, [Some(1), Some(2), Some(3)], "{row}");
+    for (spec, failures) in failures() {
+        let rows = failures.into_iter().map(|(name, act)| Row::times(name, 2, act)).collect();
+        let (shop, ends) = delivered(spec, rows).await;
+        for (at, (row, _, status)) in ends.into_iter().enumerate() {
+            assert_eq!(status["state"], "Succeeded", "{row}: {status}");
+            let attempts: Vec<_> =
+                shop.orders().seen_at(&format!("/{at}")).iter().map(|seen| seen.attempt()).collect();
+            assert_eq!(attempts, [Some(1), Some(2), Some(3)], "{row}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_failure_that_lasts_uses_its_attempts_up() {
-    let rows = failures().into_iter().map(|(name, act)| Row::always(name, act)).collect();
-    let (shop, ends) = delivered(two_retries(), rows).await;
-    for (at, (row, id, status)) in ends.into_iter().enumerate() {
-        assert_eq!(status["state"], "DeadLettered", "{row}: {status}");
-        assert_eq!(status["reason"], "Exhausted", "{row}: {status}");
-        assert_eq!(
-            shop.orders().seen_at(&format!("/{at}")).len(),
-            3,
-            "{row}: the first attempt and retry: 2"
-        );
-        assert_eq!(status["attempts"].as_array().map(Vec::len), Some(3), "{row}: {status}");
-        if let Ok(code) = row.parse::<u16>() {
-            assert_eq!(shop.result(&id).await.status, code, "{row}: the last response is kept");
+    for (spec, failures) in failures() {
+        let rows = failures.into_iter().map(|(name, act)| Row::always(name, act)).collect();
+        let (shop, ends) = delivered(spec, rows).await;
+        for (at, (row, id, status)) in ends.into_iter().enumerate() {
+            assert_eq!(status["state"], "DeadLettered", "{row}: {status}");
+            assert_eq!(status["reason"], "Exhausted", "{row}: {status}");
+            let attempts = shop.orders().seen_at(&format!("/{at}")).len();
+            assert_eq!(attempts, 3, "{row}: the first attempt and retry: 2");
+            assert_eq!(status["attempts"].as_array().map(Vec::len), Some(3), "{row}: {status}");
+            if let Ok(code) = row.parse::<u16>() {
+                assert_eq!(shop.result(&id).await.status, code, "{row}: the last response is kept");
+            }
         }
     }
 }
@@ -156,8 +165,8 @@ async fn push_back_uses_no_attempt_up() {
     }
 }
 
-/// The time so many seconds ahead: as RFC 3339 and as an HTTP date.
-fn ahead(seconds: u64) -> (String, String) {
+/// The time so many seconds ahead, less a part of one, as an HTTP date.
+fn ahead(seconds: u64) -> String {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds;
     let (days, rest) = (at / 86_400, at % 86_400);
     // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
@@ -172,60 +181,97 @@ fn ahead(seconds: u64) -> (String, String) {
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (name, named) =
         (names[usize::try_from(days % 7).unwrap()], months[usize::try_from(month - 1).unwrap()]);
-    let time = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
-    (format!("{year}-{month:02}-{day:02}T{time}Z"), format!("{name}, {day:02} {named} {year} {time} GMT"))
+    format!("{name}, {day:02} {named} {year} {:02}:{:02}:{:02} GMT", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 #[tokio::test]
 async fn retry_after_wins_if_it_is_later_and_is_capped() {
-    let (_, date) = ahead(3);
+    // The fifth in a row lets the whole queue wait: it is the one that names no time.
     let rows = vec![
+        Row::times("503, an hour, capped at 4 s", 1, Act::with(503, "retry-after", "3600")),
         Row::times("429, 1 s", 1, Act::with(429, "retry-after", "1")),
         Row::times("503, 1 s", 1, Act::with(503, "retry-after", "1")),
-        Row::times("503, an hour, capped at 2 s", 1, Act::with(503, "retry-after", "3600")),
-        Row::times("429, a date", 1, Act::with(429, "retry-after", date)),
+        // From one to two seconds after the request.
+        Row::made("429, a date", 1, || Act::with(429, "retry-after", ahead(2))),
         Row::times("503, a word", 1, Act::with(503, "retry-after", "soon")),
     ];
-    let bounds = [(1.0, 2.5), (1.0, 2.5), (2.0, 3.5), (1.0, 3.5), (0.0, 1.0)];
-    let (shop, ends) = delivered(json!({"delivery": {"retryAfterMax": "PT2S"}}), rows).await;
+    // Who waits for less than the cap was not capped; the cap itself is far below the hour.
+    let bounds = [(4.0, 20.0), (1.0, 4.0), (1.0, 4.0), (1.0, 4.0), (0.0, 4.0)];
+    let (shop, ends) = delivered(json!({"delivery": {"retryAfterMax": "PT4S"}}), rows).await;
     for (at, ((row, _, status), (least, most))) in ends.into_iter().zip(bounds).enumerate() {
         assert_eq!(status["state"], "Succeeded", "{row}: {status}");
         let seen = shop.orders().seen_at(&format!("/{at}"));
         let waited = (seen[1].at - seen[0].at).as_secs_f64();
-        assert!(waited > least - 0.05 && waited < most, "{row}: {waited} s");
+        assert!(waited > least - 0.05 && waited < most - 0.05, "{row}: {waited} s");
     }
+}
+
+/// Seconds into the day of a time with milliseconds.
+fn in_day(time: &Value) -> f64 {
+    let text = time.as_str().unwrap_or_else(|| panic!("{time} is no time"));
+    let clock = text.split_once('T').and_then(|(_, clock)| clock.strip_suffix('Z')).expect("UTC");
+    clock.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().expect("a number"))
+}
+
+/// What was chosen to wait, from the end of the last attempt to the next, in seconds. Both are the
+/// sidecar's own words: how fast it is does not count.
+fn chosen_wait(status: &Value) -> f64 {
+    let last = status["attempts"].as_array().and_then(|attempts| attempts.last());
+    let last = last.unwrap_or_else(|| panic!("no attempt in {status}"));
+    let ended = in_day(&last["at"]) + last["durationMs"].as_f64().expect("it ended") / 1000.0;
+    // Midnight may lie between.
+    let wait = in_day(&status["nextAttemptAt"]) - ended;
+    if wait < -43_200.0 { wait + 86_400.0 } else { wait }
 }
 
 #[tokio::test]
 async fn backoff_wins_if_it_is_later_than_retry_after() {
-    let spec = json!({"delivery": {"backoffDelay": "PT30S", "backoffMax": "PT60S"}});
+    let spec = json!({"delivery": {"backoffDelay": "PT1H", "backoffMax": "PT1H"}});
     let shop = Setup::of(spec).script(|_| Act::with(503, "retry-after", "1")).start().await;
-    // Full jitter: of four, one at least waits for longer than three seconds.
-    let mut latest = String::new();
+    // Full jitter: that none of four waits for longer than three seconds comes once in 10¹² times.
+    let mut longest = f64::MIN;
     for number in 0..4 {
         let id = shop.enqueue(&format!("/{number}"), &[]).await;
-        let status = shop.reaches(&id, "Retrying").await;
-        latest = latest.max(status["nextAttemptAt"].as_str().unwrap_or_default().to_owned());
+        let wait = chosen_wait(&shop.reaches(&id, "Retrying").await);
+        assert!((0.99..3601.0).contains(&wait), "{wait} s");
+        longest = longest.max(wait);
     }
-    let (soon, _) = ahead(3);
-    assert!(latest > soon, "{latest} is not after {soon}");
+    assert!(longest > 3.0, "{longest} s");
 }
 
 #[tokio::test]
 async fn waits_grow_with_jitter_and_not_beyond_their_bound() {
-    for kind in ["exponential", "linear"] {
-        let spec = json!({"delivery": {"retry": 8, "backoffPolicy": kind, "backoffDelay": "PT0.1S", "backoffMax": "PT0.3S"}});
-        let shop = Setup::of(spec).script(|_| Act::status(500)).start().await;
-        let id = shop.enqueue("/", &[]).await;
-        shop.reaches(&id, "DeadLettered").await;
-        let seen = shop.orders().seen();
-        assert_eq!(seen.len(), 9, "{kind}");
-        let waits: Vec<_> = seen.windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect();
-        assert!(waits.iter().all(|wait| *wait < 0.3 + 0.25), "{kind}: {waits:?}");
-        let spread =
-            waits.iter().copied().fold(f64::MIN, f64::max) - waits.iter().copied().fold(f64::MAX, f64::min);
-        assert!(spread > 0.01, "{kind}: no jitter in {waits:?}");
+    tokio::join!(waits_grow("exponential", [0.2, 0.4, 0.6]), waits_grow("linear", [0.2, 0.4, 0.6]));
+}
+
+/// `bounds` of the waits after one failure, two, three and more.
+async fn waits_grow(kind: &str, bounds: [f64; 3]) {
+    let spec = json!({"delivery": {"retry": 8, "backoffPolicy": kind, "backoffDelay": "PT0.2S", "backoffMax": "PT0.6S"}});
+    let shop = Setup::of(spec).script(|_| Act::status(500)).start().await;
+    let id = shop.enqueue("/", &[]).await;
+    let waits = RefCell::new(BTreeMap::new());
+    let dead = |status: &Value| {
+        // Due by now, it has no next time.
+        if status["nextAttemptAt"].is_string() {
+            let failures = status["attempts"].as_array().map_or(0, Vec::len);
+            waits.borrow_mut().insert(failures, chosen_wait(status));
+        }
+        status["state"] == "DeadLettered"
+    };
+    until("the end", || shop.status(&id), dead).await;
+    let waits = waits.into_inner();
+    assert_eq!(shop.orders().seen().len(), 9, "{kind}");
+    // A short wait may be over before anybody looks.
+    assert!(waits.len() >= 3, "{kind}: {waits:?}");
+    for (failures, wait) in &waits {
+        let bound = bounds[(failures - 1).min(2)];
+        // On top come milliseconds that were cut, and what lies between an attempt's end and the choice.
+        assert!((-0.01..bound + 0.15).contains(wait), "{kind}: {waits:?}");
     }
+    let waits: Vec<_> = waits.into_values().collect();
+    let most = waits.iter().copied().fold(f64::MIN, f64::max);
+    let least = waits.iter().copied().fold(f64::MAX, f64::min);
+    assert!(most - least > 0.01, "{kind}: no jitter in {waits:?}");
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policy::name::{Domain, Label};
-use policy::queue::AsyncPolicy;
+use policy::queue::{AsyncPolicy, Sink};
 use resources::{AsyncTarget, Meta, Secret};
 
-use super::Named;
+use super::{Index, Named};
 
 /// The AsyncPolicies in force, by their own name and by what they hold for.
 #[derive(Debug, Default)]
@@ -21,11 +21,15 @@ pub(crate) struct AsyncPolicies {
 
 impl AsyncPolicies {
     /// Of two policies for one target the one of lesser rank holds.
-    pub(super) fn new(mut policies: Vec<resources::AsyncPolicy>, secrets: &BTreeMap<Named, Secret>) -> Self {
+    pub(super) fn new(
+        mut policies: Vec<resources::AsyncPolicy>,
+        secrets: &BTreeMap<Named, Secret>,
+        index: &Index,
+    ) -> Self {
         policies.sort_by(|a, b| a.rank().cmp(&b.rank()));
         let mut found = Self::default();
         for policy in policies {
-            let says = complete(&policy, secrets);
+            let says = complete(&policy, secrets, sink(&policy, index));
             let namespace = policy.meta.namespace.to_string();
             found.by_name.insert((namespace.clone(), policy.meta.name.to_string()), says.clone());
             for target in policy.targets {
@@ -58,14 +62,28 @@ impl AsyncPolicies {
     }
 }
 
-/// What a policy says, with its callbacks' key; without the key, without callbacks.
-fn complete(policy: &resources::AsyncPolicy, secrets: &BTreeMap<Named, Secret>) -> Arc<AsyncPolicy> {
-    let Some(name) = &policy.callback_secret else { return policy.says.clone() };
-    let secret = secrets.get(&(policy.meta.namespace.to_string(), name.to_string()));
+/// What a policy says, with its callbacks' key and its sink; without the key, without callbacks.
+fn complete(
+    policy: &resources::AsyncPolicy,
+    secrets: &BTreeMap<Named, Secret>,
+    sink: Option<Sink>,
+) -> Arc<AsyncPolicy> {
     let mut says = AsyncPolicy::clone(&policy.says);
-    match secret.and_then(|secret| secret.signing_key.as_ref().ok()) {
-        Some(key) => says.callback_secret = Some(key.clone()),
-        None => says.callback_hosts = Vec::new(),
+    says.delivery.sink = sink;
+    if let Some(name) = &policy.callback_secret {
+        let secret = secrets.get(&(policy.meta.namespace.to_string(), name.to_string()));
+        match secret.and_then(|secret| secret.signing_key.as_ref().ok()) {
+            Some(key) => says.callback_secret = Some(key.clone()),
+            None => says.callback_hosts = Vec::new(),
+        }
     }
     Arc::new(says)
+}
+
+/// Where a policy's dead letters are sent on to; where that cannot be, they stay in the built-in one.
+fn sink(policy: &resources::AsyncPolicy, index: &Index) -> Option<Sink> {
+    let (sink, own) = (policy.sink.as_ref()?, &policy.meta.namespace);
+    let named = (sink.namespace.to_string(), sink.name.to_string());
+    let granted = index.is_granted("AsyncPolicy", own.as_str(), &named);
+    sink.resolve(own, index.service(&named), granted).ok()
 }

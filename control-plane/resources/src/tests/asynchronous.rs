@@ -8,6 +8,7 @@ use policy::queue::{Backoff, Credentials, Delivery, Durability, GrpcAck, Mode, R
 use super::*;
 
 mod secrets;
+mod sinks;
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -107,6 +108,7 @@ fn every_field_of_a_policy_is_read() {
         timeout: seconds(90),
         retry_after_max: Duration::ZERO,
         age_max: seconds(72 * 3600),
+        sink: None,
     };
     assert_eq!(says.delivery, delivery);
     let rate = RateLimits {
@@ -159,10 +161,6 @@ fn what_comes_later_is_refused_by_its_name() {
     refused(&[
         ("{durability: Broker}", "spec.durability: Broker is not implemented yet: write Local or Memory"),
         ("{grpc: {ack: Operation}}", "spec.grpc.ack: Operation is not implemented yet: write EmptyMessage"),
-        (
-            "{delivery: {deadLetterSink: {ref: {kind: Topic, name: dead}}}}",
-            "spec.delivery.deadLetterSink: deadLetterSink is not implemented yet, the built-in dead letter holds",
-        ),
         (
             "{targetRefs: [{kind: Service, name: orders, sectionName: http}]}",
             "spec.targetRefs[0].sectionName: an AsyncPolicy for one port alone (sectionName) is not implemented",

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{place, problem};
 use crate::async_policy::{AsyncPolicy, AsyncTarget};
 use crate::document::Located;
+use crate::grant::ReferenceGrant;
+use crate::kubernetes::Service;
 use crate::object::{Meta, Object};
 use crate::problem::Problem;
 use crate::route::{Filter, HttpRoute, Route};
@@ -26,6 +28,7 @@ pub(super) fn check(objects: &[&Located<Object>], problems: &mut Vec<Problem>) {
     for at in &known.policies {
         known.targets(at, problems);
         known.secret(at, problems);
+        known.sink(at, problems);
         let (object, policy) = at;
         if policy.targets.is_empty() && !referred.contains(&named(&policy.meta)) {
             let message = "names nothing, and no route's filter names this policy: it does nothing";
@@ -45,8 +48,8 @@ struct Known<'a> {
     policies: Vec<At<'a, AsyncPolicy>>,
     names: BTreeSet<(&'a str, &'a str)>,
     routes: BTreeMap<(&'a str, &'a str), &'a HttpRoute>,
-    /// Each Service, and whether it is one of names alone.
-    services: BTreeMap<(&'a str, &'a str), bool>,
+    services: BTreeMap<(&'a str, &'a str), &'a Service>,
+    grants: Vec<&'a ReferenceGrant>,
     secrets: BTreeMap<(&'a str, &'a str), &'a Secret>,
 }
 
@@ -64,8 +67,9 @@ impl<'a> Known<'a> {
                     known.routes.insert(name, route);
                 }
                 Object::Service(service) => {
-                    known.services.insert(name, service.external_name.is_some());
+                    known.services.insert(name, service);
                 }
+                Object::ReferenceGrant(grant) => known.grants.push(grant),
                 Object::Secret(secret) => {
                     known.secrets.insert(name, secret);
                 }
@@ -82,11 +86,11 @@ impl<'a> Known<'a> {
         match target {
             AsyncTarget::Service(name) => match self.services.get(&(namespace.as_str(), name.as_str())) {
                 None => Some(format!("there is no {what}: the policy does nothing for it")),
-                Some(true) => Some(format!(
+                Some(service) if service.external_name.is_some() => Some(format!(
                     "{what} is an ExternalName, whose requests are passed on as they are: the policy does \
                      nothing for it"
                 )),
-                Some(false) => None,
+                Some(_) => None,
             },
             AsyncTarget::Route(name) | AsyncTarget::Rule(name, _) => {
                 let Some(route) = self.routes.get(&(namespace.as_str(), name.as_str())) else {
@@ -124,6 +128,16 @@ impl<'a> Known<'a> {
         };
         let message = format!("{wrong}: the policy holds without callbacks");
         problems.push(problem(object, Some("spec.callback.secretRef".to_owned()), message));
+    }
+
+    fn sink(&self, (object, policy): &At<'a, AsyncPolicy>, problems: &mut Vec<Problem>) {
+        let Some(sink) = &policy.sink else { return };
+        let (own, at) = (&policy.meta.namespace, (sink.namespace.as_str(), sink.name.as_str()));
+        let granted = self.grants.iter().any(|grant| grant.lets("AsyncPolicy", own.as_str(), at));
+        if let Err(wrong) = sink.resolve(own, self.services.get(&at).copied(), granted) {
+            let message = format!("{wrong}: the built-in dead letter holds");
+            problems.push(problem(object, Some("spec.delivery.deadLetterSink.ref".to_owned()), message));
+        }
     }
 
     /// Two policies for one target.

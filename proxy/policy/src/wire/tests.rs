@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::queue::{AsyncPolicy, Credentials, Delivery, Durability, GrpcAck, Mode, RateLimits, Secret};
+use crate::queue::{AsyncPolicy, Credentials, Delivery, Durability, GrpcAck, Mode, RateLimits, Secret, Sink};
 use crate::route::{Action, Forward, Match, PathMatch, RouteKind, Rule, RuleName};
 use crate::snapshot::{
     Access, AccessRule, Destination, Inbound, InboundPort, Protocol, ServicePolicy, Snapshot,
@@ -48,7 +48,12 @@ fn asynchronous() -> Arc<AsyncPolicy> {
         queue_messages_max: 7,
         body_bytes_max: 4096,
         ordering_header: Some("tidegate-key".to_owned()),
-        delivery: Delivery { retry: 3, backoff_delay: Duration::from_millis(250), ..Delivery::default() },
+        delivery: Delivery {
+            retry: 3,
+            backoff_delay: Duration::from_millis(250),
+            sink: Some(Sink { service: "dead.ops.svc:80".parse().unwrap(), uri: "/orders?a=b".to_owned() }),
+            ..Delivery::default()
+        },
         rate: RateLimits { per_second: Some(0.5), ..RateLimits::default() },
         idempotency_required: true,
         idempotency_window: Duration::from_secs(60),

@@ -15,8 +15,8 @@ impl State {
         }
     }
 
-    /// An attempt at a message has ended, and the sender lives.
-    pub(super) fn cleared(&mut self, position: Position) {
+    /// Bytes of a message left, and the sender lives; or it is gone.
+    pub(crate) fn cleared(&mut self, position: Position) {
         if self.suspects.remove(&position.0)
             && let Some(slot) = self.slab.find(position.0)
         {

@@ -53,6 +53,7 @@ fn entry(position: u64) -> Entry {
         due_at: None,
         attempts: 0,
         begun: false,
+        tried: false,
         bytes: 1000,
         state: Kept::Waiting,
     }
@@ -242,6 +243,38 @@ fn a_retry_that_was_not_due_at_a_crash_still_holds_its_lane() {
     assert_eq!(state.all(), Vec::<u64>::new());
     assert_eq!(state.line(0).retrying, 1);
     assert_eq!(state.next_at(after(7)), Some(1));
+}
+
+#[test]
+fn a_head_that_was_pushed_back_for_nothing_still_holds_its_lane_after_a_crash() {
+    let mut state = state();
+    let waits = Entry { tried: true, due_at: Some(after(60)), ..keyed(1, 9) };
+    state.recovered(&waits, 0, NOW, NOW);
+    state.recovered(&keyed(2, 9), 0, NOW, NOW);
+    assert_eq!(state.all(), Vec::<u64>::new());
+    assert_eq!(state.next_at(after(60)), Some(1));
+}
+
+#[test]
+fn a_queue_sends_one_at_a_time_until_its_suspect_was_attempted_or_is_gone() {
+    let mut state = state();
+    state.recovered(&Entry { attempts: 1, begun: true, ..entry(1) }, 0, NOW, NOW);
+    (2..=3).for_each(|position| state.add(entry(position)));
+    assert_eq!(state.all(), [1]);
+    // Nothing of it left: the store had no room, its receiver was away.
+    state.back(Position(1), None, false, NOW);
+    state.landed(0, None, NOW);
+    assert_eq!(state.take(Position(1)), Take::Taken(None));
+    state.back(Position(1), None, false, NOW);
+    assert_eq!(state.all(), [1]);
+    state.cleared(Position(1));
+    assert_eq!(state.all(), [2, 3]);
+    state.recovered(&Entry { attempts: 1, begun: true, ..entry(4) }, 0, NOW, NOW);
+    (1..=3).for_each(|position| state.end(position));
+    (5..=6).for_each(|position| state.add(entry(position)));
+    assert_eq!(state.take(Position(4)), Take::Taken(None));
+    state.gone(Position(4));
+    assert_eq!(state.all(), [5, 6]);
 }
 
 #[test]

@@ -132,6 +132,22 @@ fn what_is_out_of_bounds_is_refused() {
 }
 
 #[test]
+fn more_messages_than_the_process_may_hold_are_refused_until_there_is_room() {
+    house(policy(), |house| async move {
+        let (total, many) = (&house.queue.shared().total, policy::limits::MESSAGES_TOTAL);
+        total.fetch_add(many, std::sync::atomic::Ordering::SeqCst);
+        match house.queue.enqueue(house.message("")).await {
+            Err(Refused::SourceOverQuota { retry_after }) => {
+                assert!(retry_after >= policy::limits::QUEUE_RETRY_AFTER_MIN, "{retry_after:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(total.fetch_sub(many, std::sync::atomic::Ordering::SeqCst), many, "nothing was taken");
+        house.add("").await;
+    });
+}
+
+#[test]
 fn more_queues_than_may_be_are_refused_until_one_is_empty() {
     house(policy(), |house| async move {
         house.receiver.hold();

@@ -51,3 +51,46 @@ fn a_listener_that_is_away_holds_up_no_other() {
         house.seen(4).await;
     });
 }
+
+/// Puts a message into each of `count` queues of another policy.
+async fn fill(house: &House, count: usize) {
+    let other = Arc::new(AsyncPolicy { name: "shop/other".into(), ..policy() });
+    for at in 0..count {
+        let destination = at.to_string().into();
+        let message = Enqueue { policy: other.clone(), destination, ..house.message("") };
+        house.queue.enqueue(message).await.unwrap();
+    }
+}
+
+#[test]
+fn the_queue_of_callbacks_stays_as_long_as_a_message_may_need_it() {
+    house(policy(), |house| async move {
+        house.receiver.hold();
+        fill(&house, policy::limits::QUEUES_MAX - 2).await;
+        let message = Enqueue { callback: Some("http://l".into()), ..house.message("1") };
+        let id = house.queue.enqueue(message).await.unwrap().id;
+        let one_more = || Enqueue { destination: "more".into(), ..house.message("") };
+        assert_eq!(house.queue.enqueue(one_more()).await, Err(Refused::TooManyQueues));
+        house.receiver.let_through(5000);
+        house.until(id, MessageState::Succeeded).await;
+        let told = || async {
+            let seen = house.receiver.seen.lock().unwrap();
+            seen.iter().any(|outgoing| &outgoing.call[..] == b"http://l Succeeded")
+        };
+        until(told, "it is told").await;
+        let empty = || async { house.queue.queues().await.unwrap().iter().all(|view| view.messages == 0) };
+        until(empty, "nothing waits").await;
+        house.queue.enqueue(one_more()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_message_that_needs_two_queues_is_refused_when_there_is_room_for_one() {
+    house(policy(), |house| async move {
+        house.receiver.hold();
+        fill(&house, policy::limits::QUEUES_MAX - 1).await;
+        let message = Enqueue { callback: Some("http://l".into()), ..house.message("1") };
+        assert_eq!(house.queue.enqueue(message).await, Err(Refused::TooManyQueues));
+        assert_eq!((house.view().await.messages, house.view().await.bytes), (0, 0));
+    });
+}

@@ -3,12 +3,12 @@
 use super::*;
 
 /// A test over one directory that is opened again and again.
-fn directory<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
+pub(super) fn directory<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F) {
     let directory = tempfile::tempdir().unwrap();
     paused(|| test(directory.path().to_path_buf()));
 }
 
-async fn open(directory: &std::path::Path, policy: AsyncPolicy) -> House {
+pub(super) async fn open(directory: &std::path::Path, policy: AsyncPolicy) -> House {
     let house = House::open(Some(directory.to_path_buf()), policy);
     house.queue.start().await.unwrap();
     house

@@ -215,6 +215,70 @@ fn a_drain_counts_what_it_cuts_off() {
 }
 
 #[test]
+fn attempts_that_a_drain_cuts_off_are_given_back_together_and_once() {
+    house(policy(), |house| async move {
+        house.receiver.will([answer(500)]);
+        let id = house.add("0").await;
+        house.retrying(1).await;
+        house.receiver.hold();
+        for at in 1..10 {
+            house.add(&at.to_string()).await;
+        }
+        advance(1).await;
+        house.seen(11).await;
+        house.still(11).await;
+        let commits = || -> u64 {
+            let (text, name) =
+                (house.metrics(), "tidegate_queue_commit_seconds_count{durability=\"memory\"} ");
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+        };
+        let before = commits();
+        assert_eq!(house.queue.drained(Duration::ZERO).await.unwrap().in_flight, 10);
+        assert_eq!(commits(), before + 1);
+        assert_eq!(house.status(id).await.attempts_used, 1, "what was used up before stays so");
+        // It ends before the store is closed.
+        house.receiver.otherwise(later(429, 1));
+        house.receiver.let_through(10);
+        house.retrying(10).await;
+        assert_eq!(house.status(id).await.attempts_used, 1);
+    });
+}
+
+#[test]
+fn clients_that_went_are_forgotten_although_their_messages_wait_on() {
+    let policy = AsyncPolicy { queue_messages_max: 10_000, paused: true, ..policy() };
+    house(policy, |house| async move {
+        let most = policy::limits::RESULT_WAITERS_MAX;
+        for at in 0..=most {
+            let id = house.add(&at.to_string()).await;
+            house.queue.wait(id, Duration::ZERO).await.unwrap();
+        }
+        let watched = house.queue.ask(|worker, answer| {
+            let _ = answer.send(worker.watchers.borrow().len());
+        });
+        assert!(watched.await.unwrap() <= 1);
+    });
+}
+
+#[test]
+fn a_client_that_waits_is_told_of_a_message_that_vanished() {
+    house(policy(), |house| async move {
+        house.add("0").await;
+        house.queue.pause(NAME).await.unwrap();
+        let id = house.add("1").await;
+        let queue = house.queue.clone();
+        let waits = tokio::task::spawn_local(async move { queue.wait(id, Duration::from_secs(30)).await });
+        house.still(1).await;
+        let (position, of) = (id.position(), store::message::State::Waiting);
+        let end = store::message::Change::End { position, of, record: None, result: None };
+        house.queue.shared().store.write(vec![end]).await.unwrap();
+        house.queue.resume(NAME).await.unwrap();
+        until(|| async { waits.is_finished() }, "it is told").await;
+        assert_eq!(waits.await.unwrap().unwrap(), None);
+    });
+}
+
+#[test]
 fn a_closed_queue_says_so() {
     paused(|| async {
         let house = House::open(None, policy());

@@ -182,3 +182,43 @@ fn a_purged_message_is_not_taken_in_again_by_its_key() {
         assert_eq!(house.state(first.id).await, MessageState::Cancelled);
     });
 }
+
+#[test]
+fn a_later_redrive_takes_over_from_an_earlier_one() {
+    house(policy(), |house| async move {
+        house.receiver.will((0..6).map(|_| answer(400)));
+        for at in 0..6 {
+            let id = house.add(&at.to_string()).await;
+            house.until(id, MessageState::DeadLettered).await;
+        }
+        house.queue.redrive_all(NAME, 0.5, Filter::default()).await.unwrap();
+        house.queue.redrive_all(NAME, 2.0, Filter::default()).await.unwrap();
+        for n in 7..=12 {
+            house.still(n - 1).await;
+            tokio::time::advance(Duration::from_millis(500)).await;
+            house.seen(n).await;
+        }
+        until(|| async { !house.view().await.redriving }, "the end").await;
+    });
+}
+
+#[test]
+fn a_purge_of_the_dead_letter_leaves_what_was_redriven_meanwhile() {
+    house(policy(), |house| async move {
+        house.receiver.will([answer(400)]);
+        let id = house.add("1").await;
+        house.until(id, MessageState::DeadLettered).await;
+        let filter = Filter::default();
+        let mut purge = Box::pin(house.queue.purge(NAME, Part::Dead, &filter));
+        // It asks what is dead; before the queue's thread gets its turn, a redrive is on its way to the disk.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(purge.as_mut().poll(&mut context).is_pending());
+        let store = house.queue.shared().store.clone();
+        let redrive = store::message::Change::Redrive { position: id.position(), due_at: None };
+        store.write(vec![redrive]).await.unwrap();
+        assert_eq!(purge.await.unwrap(), 0);
+        let loaded = store.load(id.position()).await.unwrap().unwrap();
+        assert_eq!(loaded.entry.state, store::message::State::Waiting);
+        assert_eq!(house.view().await.dead, 1, "whoever redrives it counts it");
+    });
+}

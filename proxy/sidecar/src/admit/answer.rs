@@ -15,7 +15,7 @@ use store::message::Timestamp;
 
 use super::asked::Preference;
 use super::call::{Answered, NotACall};
-use super::problem::{self, Problem, seconds};
+use super::problem::{Problem, seconds};
 
 pub(crate) const DUPLICATE: HeaderName = HeaderName::from_static("tidegate-duplicate");
 pub(crate) const DURABILITY: HeaderName = HeaderName::from_static("tidegate-durability");
@@ -58,13 +58,13 @@ impl Answer {
     }
 
     /// 202, or for gRPC an empty message: it is stored.
-    pub(crate) fn accepted(&self, accepted: &Accepted, class: Durability, delayed: bool) -> Response<Body> {
+    pub(crate) fn accepted(&self, accepted: &Accepted, class: Durability, scheduled: bool) -> Response<Body> {
         let id = accepted.id.to_string();
         let class = super::durability(class);
         let mut response = if self.grpc { empty_message(&id) } else { Response::new(Body::empty()) };
         if !self.grpc {
             let document = Document {
-                state: if delayed { "Scheduled" } else { "Queued" },
+                state: if scheduled { "Scheduled" } else { "Queued" },
                 durability: class,
                 enqueued_at: rfc3339(accepted.enqueued_at),
                 id: id.clone(),
@@ -135,6 +135,7 @@ fn empty_message(id: &str) -> Response<Body> {
 fn grpc_problem(problem: &Problem) -> Response<Body> {
     let status = match problem.kind.status {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => 3,
+        StatusCode::REQUEST_TIMEOUT => 4,
         StatusCode::CONFLICT => 10,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::FORBIDDEN => 7,
@@ -165,14 +166,4 @@ fn trailers_only(status: u8, message: &str) -> Response<Body> {
         headers.insert(GRPC_MESSAGE, message);
     }
     response
-}
-
-/// A call with more or less than one message is a stream (gRPC over HTTP/2, "Length-Prefixed-
-/// Message"): never asynchronous.
-pub(super) fn check_unary(body: &Bytes) -> Result<(), Problem> {
-    let whole = body.get(1..5).and_then(|length| Some(u32::from_be_bytes(length.try_into().ok()?) as usize));
-    if whole.is_some_and(|length| body.len() - 5 == length) {
-        return Ok(());
-    }
-    Err(Problem::new(problem::BODY_BROKEN, "a gRPC call taken in must have one message: streams are not"))
 }

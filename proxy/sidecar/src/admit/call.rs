@@ -1,20 +1,26 @@
 //! call: a request and a response as a message carries them.
 //!
 //! Encoded as protobuf, so that a later version reads what an earlier one stored. Trailers of a
-//! request are not kept: no client of HTTP/1 or gRPC sends any with a unary call.
+//! request are not kept, and Spill's synchronous attempt at a request that could be stored is made
+//! without them too: no client of gRPC sends any, hardly one of HTTP/1 does.
+
+use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::header::{AUTHORIZATION, COOKIE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use policy::queue::Sink;
 use prost::Message as _;
-use queue::MessageId;
-use store::message::Timestamp;
+use queue::{Class, MessageId};
+use request::headers::strip_hop_by_hop;
+use store::message::{Position, Timestamp};
 
 use super::answer::rfc3339;
 use super::asked::{self, IDEMPOTENCY_KEY};
 use super::seal::Sealer;
 use crate::queues::Keys;
+use crate::sink;
 
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("tidegate-attempt");
 pub(crate) const ENQUEUED_AT: HeaderName = HeaderName::from_static("tidegate-enqueued-at");
@@ -22,6 +28,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("tidegate-requ
 
 /// A gRPC client's deadline is for its call, not for a delivery later on.
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// As long as each (W3C Trace Context §3.2).
+const ANY_TRACE: &str = "00-00000000000000000000000000000000-0000000000000000-00";
 /// Headers that are the queue's own: not for the receiver.
 const CONTROL: [HeaderName; 8] = [
     asked::CALLBACK,
@@ -59,6 +68,9 @@ pub(crate) struct Call {
     /// goes to the name in `authority`, and is signed with that policy's key.
     #[prost(string, tag = "8")]
     pub(crate) callback_of: String,
+    /// A dead letter on its way to its policy's sink.
+    #[prost(bool, tag = "9")]
+    pub(crate) sunk: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -100,9 +112,11 @@ impl Call {
     /// What is kept of a request. Hop-by-hop headers must be gone already; with `sealer` its
     /// credentials are kept too, encrypted.
     pub(crate) fn of(parts: &Parts, authority: &str, grpc: bool, sealer: Option<&Sealer>) -> Self {
-        let mut headers = parts.headers.clone();
-        asked::strip_preference(&mut headers);
-        CONTROL.iter().chain([&GRPC_TIMEOUT]).for_each(|name| drop(headers.remove(name)));
+        let mut headers = for_receiver(parts);
+        // An absolute URI stands above Host (RFC 9112 §3.2.2), and is the authority here.
+        if parts.uri.authority().is_some() {
+            headers.remove(HOST);
+        }
         let mut secret = Secrets::default();
         for name in &CREDENTIALS {
             secret.headers.extend(fields(headers.get_all(name).iter().map(|value| (name, value))));
@@ -122,6 +136,7 @@ impl Call {
             http2: parts.version == Version::HTTP_2,
             grpc,
             callback_of: String::new(),
+            sunk: false,
         }
     }
 
@@ -135,6 +150,29 @@ impl Call {
             callback_of: queue.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// The same as a dead letter, with `more` said of it.
+    pub(crate) fn sunk(mut self, more: &HeaderMap) -> Self {
+        let stays = |name: &str| !more.contains_key(name) && name != HOST && name != TE;
+        self.headers.retain(|field| stays(&field.name));
+        self.headers.extend(fields(more.iter()));
+        Self { sealed: Bytes::new(), http2: false, sunk: true, ..self }
+    }
+
+    /// The same to a sink.
+    pub(crate) fn to(self, sink: &Sink) -> Self {
+        Self { authority: sink::authority(sink), path: sink.uri.clone(), ..self }
+    }
+
+    /// Whether a response speaks gRPC: a sink is sent a gRPC call too as plain HTTP, and may answer so.
+    pub(crate) fn is_grpc(&self, response: &HeaderMap) -> bool {
+        self.grpc && (!self.sunk || response.contains_key("grpc-status"))
+    }
+
+    /// Whether it has a header of this name, in lower case.
+    pub(crate) fn has_header(&self, name: &str) -> bool {
+        self.headers.iter().any(|field| field.name == name)
     }
 
     /// Its headers, without [`CREDENTIALS`].
@@ -185,14 +223,32 @@ impl Call {
         if version != Version::HTTP_2 && !headers.contains_key(HOST) {
             headers.insert(HOST, HeaderValue::try_from(self.authority.as_str()).map_err(http::Error::from)?);
         }
-        let id = HeaderValue::try_from(attempt.id.to_string()).map_err(http::Error::from)?;
-        headers.entry(IDEMPOTENCY_KEY).or_insert(id.clone());
-        headers.insert(REQUEST_ID, id);
-        headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
-        let at = HeaderValue::try_from(rfc3339(attempt.enqueued_at)).map_err(http::Error::from)?;
-        headers.insert(ENQUEUED_AT, at);
+        attempt.tell(headers)?;
         Ok(request)
     }
+}
+
+/// A request's headers without those that are the queue's.
+fn for_receiver(parts: &Parts) -> HeaderMap {
+    let mut headers = parts.headers.clone();
+    asked::strip_preference(&mut headers);
+    CONTROL.iter().chain(&sink::FIELDS).chain([&GRPC_TIMEOUT]).for_each(|name| drop(headers.remove(name)));
+    headers
+}
+
+/// A head as large as any attempt's at this request.
+pub(crate) fn outline(parts: &Parts) -> Request<()> {
+    let mut request = Request::new(());
+    *request.version_mut() = parts.version;
+    let headers = request.headers_mut();
+    *headers = for_receiver(parts);
+    strip_hop_by_hop(headers);
+    let id = MessageId::new(Class::Local, Timestamp(0), Position(0), Ipv4Addr::UNSPECIFIED);
+    let attempt = AttemptOf { id, number: u32::MAX, enqueued_at: Timestamp(0) };
+    // Fails for no value of these.
+    let _ = attempt.tell(headers);
+    headers.entry(TRACEPARENT).or_insert(HeaderValue::from_static(ANY_TRACE));
+    request
 }
 
 /// Which attempt a request is.
@@ -202,6 +258,18 @@ pub(crate) struct AttemptOf {
     /// From 1.
     pub(crate) number: u32,
     pub(crate) enqueued_at: Timestamp,
+}
+
+impl AttemptOf {
+    /// Says in a request's headers which it is.
+    fn tell(&self, headers: &mut HeaderMap) -> Result<(), http::Error> {
+        let id = HeaderValue::try_from(self.id.to_string())?;
+        headers.entry(IDEMPOTENCY_KEY).or_insert(id.clone());
+        headers.insert(REQUEST_ID, id);
+        headers.insert(ATTEMPT, HeaderValue::from(self.number));
+        headers.insert(ENQUEUED_AT, HeaderValue::try_from(rfc3339(self.enqueued_at))?);
+        Ok(())
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

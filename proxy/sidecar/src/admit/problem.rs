@@ -26,6 +26,7 @@ macro_rules! kinds {
 kinds! {
     BAD_HEADER "bad-header" BAD_REQUEST "A header cannot be understood";
     BODY_BROKEN "body-broken" BAD_REQUEST "The body ended early";
+    BODY_LATE "body-late" REQUEST_TIMEOUT "The body did not come in time";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "The body is larger than the policy allows";
     CALLBACK_NOT_ALLOWED "callback-not-allowed" BAD_REQUEST "The callback's host is not allowed";
     CREDENTIALS "credentials" BAD_REQUEST "Credentials are not stored";
@@ -42,6 +43,7 @@ kinds! {
     NOT_CANCELLED "not-cancelled" CONFLICT "The request can no longer be cancelled";
     NOT_REDRIVEN "not-redriven" CONFLICT "The request is not in the dead letter";
     NO_QUEUE "no-queue" SERVICE_UNAVAILABLE "The queue cannot be opened";
+    NO_ROOM "no-room" SERVICE_UNAVAILABLE "Too many bodies are on their way in";
     OVER_QUOTA "over-quota" TOO_MANY_REQUESTS "The queue is full";
     UNKNOWN "unknown-request" NOT_FOUND "No request has this id";
     UNKNOWN_OUTCOME "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown: retry with the same key";

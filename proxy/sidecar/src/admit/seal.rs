@@ -4,10 +4,10 @@
 //! of copies, pages and exports of the database; against whoever has the whole volume it must lie
 //! elsewhere (`--queue-key-file`).
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -20,21 +20,25 @@ const KEY_BYTES: usize = 32;
 pub(crate) struct Sealer(RandomizedNonceKey);
 
 impl Sealer {
-    /// With the key in `file`, made if there is none.
+    /// With the key in `file`, made if there is none. A shorter file than a key is one whose making
+    /// was cut off by an earlier version: nothing was ever sealed with it, and it is set aside.
     ///
     /// # Errors
-    /// The file cannot be read or made, or does not hold 32 bytes.
+    /// The file cannot be read or made, or holds more than 32 bytes.
     pub(crate) fn open_or_make(file: &Path) -> anyhow::Result<Self> {
-        let key = match std::fs::File::open(file) {
-            Ok(found) => {
-                let mut key = Vec::new();
-                found.take(KEY_BYTES as u64 + 1).read_to_end(&mut key)?;
-                anyhow::ensure!(key.len() == KEY_BYTES, "{} does not hold {KEY_BYTES} bytes", file.display());
-                key
+        let shown = file.display();
+        let mut key = read(file).with_context(|| format!("{shown} cannot be read"))?;
+        if key.as_ref().is_none_or(|key| key.len() < KEY_BYTES) {
+            if key.is_some() {
+                tracing::warn!(file = %shown, "the key for credentials was cut off in its making: made again");
+                set_aside(file).with_context(|| format!("{shown} is no key and cannot be set aside"))?;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make(file)?,
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
-        };
+            make(file).with_context(|| format!("{shown} cannot be made"))?;
+            // Somebody else's, should he have been faster.
+            key = read(file).with_context(|| format!("{shown} cannot be read"))?;
+        }
+        let key = key.unwrap_or_default();
+        anyhow::ensure!(key.len() == KEY_BYTES, "{shown} does not hold {KEY_BYTES} bytes");
         Self::new(&key)
     }
 
@@ -74,16 +78,48 @@ fn random() -> anyhow::Result<Vec<u8>> {
     Ok(key)
 }
 
-fn make(file: &Path) -> anyhow::Result<Vec<u8>> {
+/// What is in `file`, a byte more than a key at most; `None` if there is none.
+fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut found = Vec::new();
+    match File::open(file) {
+        Ok(opened) => opened.take(KEY_BYTES as u64 + 1).read_to_end(&mut found).map(|_| Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `file`, with more behind its name.
+fn beside(file: &Path, more: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
+fn set_aside(file: &Path) -> io::Result<()> {
+    std::fs::rename(file, beside(file, ".cut-off"))
+}
+
+/// Makes a key under another name, and gives it its own when it is whole and flushed: whenever that is
+/// cut off, `file` is a key or is not there. One that is there already stays.
+fn make(file: &Path) -> anyhow::Result<()> {
     let key = random()?;
-    let written = || -> std::io::Result<()> {
-        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-        new.write_all(&key)?;
-        new.sync_all()?;
-        std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    // A name nobody else writes under: of what a crash leaves behind nothing is used again.
+    let new = beside(file, &format!(".{:016x}", fastrand::u64(..)));
+    let made = || -> io::Result<()> {
+        let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        opened.write_all(&key)?;
+        opened.sync_all()?;
+        match std::fs::hard_link(&new, file) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
     };
-    written().with_context(|| format!("{} cannot be made", file.display()))?;
-    Ok(key)
+    let made = made();
+    let removed = std::fs::remove_file(&new);
+    made.and(removed)?;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -99,7 +135,37 @@ mod tests {
         assert_eq!(Sealer::open_or_make(&one).unwrap().open(&sealed).unwrap(), b"Bearer abc");
         assert!(Sealer::open_or_make(&two).unwrap().open(&sealed).is_none());
         assert!(Sealer::open_or_make(&one).unwrap().open(&sealed[..7]).is_none());
-        std::fs::write(&two, "short").unwrap();
-        assert!(Sealer::open_or_make(&two).is_err());
+        std::fs::write(&two, [7; KEY_BYTES + 1]).unwrap();
+        assert!(Sealer::open_or_make(&two).is_err(), "it is something else");
+        assert_eq!(std::fs::read(&two).unwrap(), [7; KEY_BYTES + 1], "and not ours to change");
+    }
+
+    #[test]
+    fn a_key_whose_making_was_cut_off_is_made_again_and_stays() {
+        for length in [0, 1, KEY_BYTES - 1] {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("key");
+            std::fs::write(&file, vec![7; length]).unwrap();
+            let sealed = Sealer::open_or_make(&file).unwrap().seal(b"Bearer abc".to_vec());
+            assert_eq!(Sealer::open_or_make(&file).unwrap().open(&sealed).unwrap(), b"Bearer abc");
+            let mut names: Vec<_> =
+                directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["key", "key.cut-off"], "{length}: what was there is not thrown away");
+        }
+    }
+
+    #[test]
+    fn two_who_make_a_key_at_once_have_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let making = || Sealer::open_or_make(&file).unwrap();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(making)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let sealed = made[0].seal(b"Bearer abc".to_vec());
+        assert!(made.iter().all(|sealer| sealer.open(&sealed).is_some()));
+        assert_eq!(directory.path().read_dir().unwrap().count(), 1, "nothing else is left");
     }
 }

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use policy::queue::AsyncPolicy;
+use queue::{Accepted, Refused};
 use request::body::{Body, Received};
 use request::outcome::{Cause, Failure};
 
 use super::answer::Answer;
 use super::asked::Asked;
+use super::call;
 use super::problem::{self, Problem};
-use super::{Admit, Going, Proxy, Ready, check};
+use super::room::{Bounds, Unread};
+use super::{Admit, Going, Proxy, Ready, begun, check, length, refusal};
 
 /// Bytes of a 429's or 503's body that are read to see that it is complete.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
@@ -50,46 +54,80 @@ impl Admit {
     pub(super) async fn try_first(
         &self,
         policy: &Arc<AsyncPolicy>,
-        mut parts: Parts,
-        body: Incoming,
+        parts: Parts,
+        mut body: Incoming,
         going: &Going,
         answer: &Answer,
         proxy: &impl Proxy,
     ) -> Result<Response<Body>, Failure> {
-        // What could not be stored is not held up by that: it takes the synchronous way alone.
-        let asked = match check(policy, &mut parts) {
-            Ok(asked) => asked,
-            Err(problem) if problem.kind == problem::KEY_MISSING || problem.kind == problem::CREDENTIALS => {
-                return proxy.forward(Request::from_parts(parts, body.into())).await;
+        let alone = |parts, body| proxy.forward(Request::from_parts(parts, body));
+        let asked = match check(policy, &parts) {
+            Ok(asked) if proxy.check(&mut call::outline(&parts)).is_ok() => asked,
+            Err(problem) if problem.kind != problem::KEY_MISSING && problem.kind != problem::CREDENTIALS => {
+                return Ok(self.refuse(answer, problem));
             }
-            Err(problem) => return Ok(self.refuse(answer, problem)),
+            // What could not be stored is not held up by that: it takes the synchronous way alone.
+            _ => return alone(parts, body.into()).await,
         };
-        let (body, room) = match self.read(policy, &parts, body).await {
-            Ok(read) => read,
-            Err(problem) => return Ok(self.refuse(answer, problem)),
+        let bounds = Bounds::to_try(policy);
+        let read = match answer.is_grpc() {
+            true => self.room.read_unary(&mut body, &bounds).await,
+            false => self.room.read(&mut body, length(&parts), &bounds).await,
         };
-        let ready = |parts, body, asked| Ready { parts, body, asked, _room: room };
-        let told = |stored: Result<Response<Body>, Problem>| {
-            Ok(stored.unwrap_or_else(|problem| self.refuse(answer, problem)))
-        };
-        if let Some(key) = &asked.key
+        match read {
+            Ok((body, held)) => {
+                let ready = Ready { parts, body, asked, held };
+                let answered = self.try_ready(policy, ready, going, answer, proxy).await;
+                answered.unwrap_or_else(|problem| Ok(self.refuse(answer, problem)))
+            }
+            Err(Unread::Begun(read, _) | Unread::Stream(read)) => alone(parts, begun(read, body)).await,
+            Err(Unread::Broken(problem)) => Ok(self.refuse(answer, problem)),
+        }
+    }
+
+    /// Tries a request that can be stored.
+    async fn try_ready(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        ready: Ready,
+        going: &Going,
+        answer: &Answer,
+        proxy: &impl Proxy,
+    ) -> Result<Result<Response<Body>, Failure>, Problem> {
+        if let Some(key) = &ready.asked.key
             && self.waits_already(policy, going, key).await
         {
-            return told(self.store(policy, ready(parts, body, asked), going, answer).await);
+            return self.store(policy, ready, going, answer).await.map(Ok);
         }
-        let running = match self.begin(going, &asked) {
-            Ok(running) => running,
-            Err(problem) => return Ok(self.refuse(answer, problem)),
+        let _running = self.begin(going, &ready.asked)?;
+        if let Some(accepted) = self.stored_already(policy, &ready, going).await? {
+            return Ok(Ok(answer.accepted(&accepted, policy.durability, false)));
+        }
+        let safe_twice = is_idempotent(&ready.parts.method) || ready.asked.idempotency_key.is_some();
+        match attempt(proxy, &ready.parts, &ready.body).await {
+            Tried::Answered(answered) => Ok(answered),
+            Tried::Unknown(answered) if !safe_twice => Ok(answered),
+            Tried::Unprocessed | Tried::Unknown(_) => self.keep(policy, ready, going, answer).await.map(Ok),
+        }
+    }
+
+    /// The message that was stored under the same idempotency key, which is not executed again.
+    async fn stored_already(
+        &self,
+        policy: &AsyncPolicy,
+        ready: &Ready,
+        going: &Going,
+    ) -> Result<Option<Accepted>, Problem> {
+        let (Some(key), Some(queue)) = (&ready.asked.idempotency_key, self.queues.opened(policy.durability))
+        else {
+            return Ok(None);
         };
-        let tried = attempt(proxy, &parts, &body).await;
-        drop(running);
-        let safe_twice = is_idempotent(&parts.method) || asked.idempotency_key.is_some();
-        match tried {
-            Tried::Answered(answered) => answered,
-            Tried::Unknown(answered) if !safe_twice => answered,
-            Tried::Unprocessed | Tried::Unknown(_) => {
-                told(self.store(policy, ready(parts, body, asked), going, answer).await)
-            }
+        let idempotency = ready.idempotency(key, going);
+        match queue.known(policy, &going.destination, self.queues.owner(), &idempotency).await {
+            Ok(known) => Ok(known),
+            Err(refused @ Refused::OtherFingerprint) => Err(refusal(&refused, policy)),
+            // A broken disk holds up no synchronous request.
+            Err(_) => Ok(None),
         }
     }
 
@@ -144,11 +182,16 @@ fn is_refusal(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// Reads a refusal to its end: only a whole one says that the request was not processed.
 async fn complete(response: Response<Body>) -> Tried {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let read = Limited::new(body, REFUSAL_BYTES_MAX).collect();
     match tokio::time::timeout(REFUSAL_TIMEOUT, read).await {
         Ok(Ok(_)) => Tried::Unprocessed,
-        _ => Tried::Unknown(Ok(Response::from_parts(parts, Body::empty()))),
+        _ => {
+            // They are of the body that is not passed on.
+            parts.headers.remove(CONTENT_LENGTH);
+            parts.headers.remove(CONTENT_ENCODING);
+            Tried::Unknown(Ok(Response::from_parts(parts, Body::empty())))
+        }
     }
 }
 

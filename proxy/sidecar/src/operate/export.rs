@@ -14,17 +14,16 @@ use super::query::Query;
 use super::{Problem, failed, lines, value};
 use crate::admit::call::{Answered, Call};
 
-/// Bytes of bodies on one page; one larger than this goes alone. Base64 makes a third more of them.
+/// Bytes of one page, kept responses and base64 included; a message that is larger goes alone.
 const PAGE_BYTES_MAX: u64 = 8 << 20;
 
 /// The next page: a message is read when there is room for it, one at a time.
 pub(super) async fn page(queue: &Queue, name: &str, query: &Query) -> Result<Response<Body>, Problem> {
     let (chosen, mut next) = choose(queue, name, query, query.limit.min(limits::EXPORT_MAX)).await?;
-    let (mut text, mut bytes) = (Vec::new(), 0);
+    let mut text = Vec::new();
     for peeked in chosen {
         let id = peeked.status.id;
-        bytes += peeked.bytes;
-        if bytes > PAGE_BYTES_MAX && !text.is_empty() {
+        if !text.is_empty() && text.len() as u64 + peeked.bytes > PAGE_BYTES_MAX {
             next = before(id);
             break;
         }

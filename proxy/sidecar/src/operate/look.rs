@@ -65,7 +65,7 @@ impl Operate {
             .parse()
             .map_err(|_| Problem::new(BAD_QUERY, format!("id={id:?} is not the id of a message")))?;
         let unknown = || Problem::new(problem::UNKNOWN, format!("no message {id} is known here"));
-        let queue = self.queues.keeping(id).ok_or_else(unknown)?;
+        let queue = self.queues.keeping(id)?.ok_or_else(unknown)?;
         let status = queue.status(id).await.map_err(failed)?.ok_or_else(unknown)?;
         let page = queue.export(&status.queue, part_of(status.state), before(id), 1).await;
         let found =

@@ -26,6 +26,8 @@ pub(super) struct Query {
     pub(super) id: Option<String>,
     /// A person pressed a button of the page and is sent back to it.
     pub(super) from_page: bool,
+    /// What was asked with, by name, and whether it had a value.
+    pub(super) named: Vec<(String, bool)>,
 }
 
 fn wrong(name: &str, value: &str, expected: &str) -> Problem {
@@ -45,13 +47,40 @@ impl Query {
             rate: None,
             id: None,
             from_page: false,
+            named: Vec::new(),
         };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            query.named.push((name.to_string(), !value.is_empty()));
             if !value.is_empty() {
                 query.set(&name, &value, now)?;
             }
         }
         Ok(query)
+    }
+
+    /// Refuses what `verb` would leave out: whoever asks for one message, or for a few, does not mean
+    /// all of them.
+    pub(super) fn fits(&self, verb: &str) -> Result<(), Problem> {
+        let filtered = ["queue", "durability", "from", "part", "reason", "key", "status", "before", "since"];
+        let (used, more): (&[&str], &str) = match verb {
+            "purge" => (&filtered, ""),
+            "redrive" if self.id.is_some() => (&["queue", "durability", "from", "part"], "id"),
+            "redrive" => (&filtered, "rate"),
+            _ => (&filtered[..3], ""),
+        };
+        let refused = |what: String| Err(Problem::new(BAD_QUERY, format!("{verb} {what}")));
+        for (name, has_value) in &self.named {
+            if !used.contains(&name.as_str()) && name != more {
+                return refused(format!("takes no {name}="));
+            }
+            if !has_value {
+                return refused(format!("does not know what {name}= means without a value"));
+            }
+            if verb == "redrive" && name == "part" && self.part != Part::Dead {
+                return refused(format!("brings dead letters back, not part={}", word(self.part)));
+            }
+        }
+        Ok(())
     }
 
     fn set(&mut self, name: &str, value: &str, now: SystemTime) -> Result<(), Problem> {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::message::{Loaded, State};
+use crate::message::Loaded;
 
 /// What may happen. Messages are named by a number that is taken modulo those there are.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ enum Step {
     Append { queue: u16, lane: Option<u64>, due_at: Option<u64>, key: Option<(u8, u8)>, body: usize },
     Begin(usize),
     Retry { which: usize, due_at: Option<u64>, free: bool, history: Option<u8> },
-    End { which: usize, keep: Option<u64>, result: bool },
+    End { which: usize, of: State, keep: Option<u64>, result: bool },
     Bury { which: usize, history: u8, result: bool },
     Redrive(usize),
     Quarantine(usize),
@@ -38,14 +38,15 @@ fn step() -> impl Strategy<Value = Step> {
     let body = prop_oneof![0..200_usize, 3_900..4_200_usize, 65_000..140_000_usize];
     let which = || 0..1_000_usize;
     let some = proptest::option::of(any::<u8>());
+    let of = prop_oneof![2 => Just(State::Waiting), 1 => Just(State::Dead), 1 => Just(State::Quarantined)];
     prop_oneof![
         4 => (1..3_u16, lane, due(), key, body)
             .prop_map(|(queue, lane, due_at, key, body)| Step::Append { queue, lane, due_at, key, body }),
         2 => which().prop_map(Step::Begin),
         2 => (which(), due(), any::<bool>(), some)
             .prop_map(|(which, due_at, free, history)| Step::Retry { which, due_at, free, history }),
-        2 => (which(), proptest::option::of(0..40_u64), any::<bool>())
-            .prop_map(|(which, keep, result)| Step::End { which, keep, result }),
+        2 => (which(), of, proptest::option::of(0..40_u64), any::<bool>())
+            .prop_map(|(which, of, keep, result)| Step::End { which, of, keep, result }),
         2 => (which(), any::<u8>(), any::<bool>())
             .prop_map(|(which, history, result)| Step::Bury { which, history, result }),
         1 => which().prop_map(Step::Redrive),
@@ -103,8 +104,9 @@ impl Model {
                 free: *free,
                 history: history.map(|byte| Bytes::from(vec![byte; 9])),
             },
-            Step::End { which, keep, result: kept } => Change::End {
+            Step::End { which, of, keep, result: kept } => Change::End {
                 position: self.nth(*which),
+                of: *of,
                 record: keep.map(|keep| (Bytes::from_static(b"record"), Timestamp(self.now + keep))),
                 result: result(*kept),
             },
@@ -131,12 +133,12 @@ impl Model {
                 if let Some(message) = self.expected(*position, &[State::Waiting], changed) {
                     message.entry.attempts = message.entry.attempts.saturating_sub(u16::from(*free));
                     (message.entry.begun, message.entry.due_at) = (false, *due_at);
+                    message.entry.tried |= history.is_some();
                     message.history = history.clone().unwrap_or_else(|| message.history.clone());
                 }
             }
-            Change::End { position, record, result } => {
-                let any = [State::Waiting, State::Dead, State::Quarantined];
-                if self.expected(*position, &any, changed).is_some() {
+            Change::End { position, of, record, result } => {
+                if self.expected(*position, &[*of], changed).is_some() {
                     self.messages.remove(position);
                     if let Some((_, until)) = record {
                         self.ended.insert(*position, (until.0, result.is_some()));
@@ -146,7 +148,7 @@ impl Model {
             Change::Bury { position, history, result } => {
                 if let Some(message) = self.expected(*position, &[State::Waiting], changed) {
                     (message.entry.begun, message.entry.due_at) = (false, None);
-                    message.entry.state = State::Dead;
+                    (message.entry.state, message.entry.tried) = (State::Dead, true);
                     (message.history, message.result) = (history.clone(), result.clone());
                 }
             }
@@ -188,6 +190,7 @@ impl Model {
             due_at: draft.due_at,
             attempts: 0,
             begun: false,
+            tried: false,
             bytes: u32::try_from(draft.head.len() + draft.body.len()).expect("it is small"),
             state: State::Waiting,
         };
@@ -200,7 +203,8 @@ impl Model {
         let Some(message) = self.expected(position, &[State::Dead], changed) else { return };
         let Changed::Done { order } = changed else { panic!("{changed:?}") };
         assert!(order > last, "rank {order} after {last}");
-        message.entry = Entry { order, attempts: 0, due_at: None, state: State::Waiting, ..message.entry };
+        let state = State::Waiting;
+        message.entry = Entry { order, attempts: 0, tried: false, due_at: None, state, ..message.entry };
         (message.history, message.result) = (Bytes::new(), None);
         self.last = order;
     }

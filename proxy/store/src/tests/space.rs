@@ -105,13 +105,55 @@ async fn a_message_that_can_never_fit_is_refused_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = try_open(small(directory.path())).expect("it opens").0.store;
     let huge = store.write(vec![Change::Append(draft(&vec![1; 2 << 20]))]).await;
-    assert!(matches!(huge, Err(StoreError::Full(_))));
+    assert!(matches!(huge, Err(StoreError::TooLarge { bytes, .. }) if bytes == (2 << 20) + 4), "{huge:?}");
     append(&store, draft(b"body")).await;
     let both = vec![Change::Append(draft(b"body")), Change::Append(draft(&vec![1; 2 << 20]))];
-    assert!(matches!(store.write(both).await, Err(StoreError::Full(_))));
+    assert!(matches!(store.write(both).await, Err(StoreError::TooLarge { .. })));
     store.close().await;
     let (_, entries) = try_open(small(directory.path())).expect("it opens");
     assert_eq!(entries.len(), 1, "all of a write or nothing");
+}
+
+#[tokio::test]
+async fn an_end_that_brings_a_message_goes_where_settles_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = try_open(small(directory.path())).expect("it opens").0.store;
+    let stored = fill(&store, &[1; 1000]).await;
+    while store.write(vec![Change::Append(draft(&[1; 1000]))]).await.is_ok() {}
+    let told = || Change::Append(draft(&[2; 1000]));
+    let refused = store.write(vec![Change::Begin(stored[0]), told()]).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    for position in &stored[..20] {
+        let written = store.write(vec![end_kept(*position, 1, None), told()]).await.expect("it is written");
+        assert!(matches!(written[..], [Changed::Done { .. }, Changed::Stored(_)]), "{written:?}");
+    }
+    let bury = Change::Bury { position: stored[20], history: Bytes::new(), result: None };
+    store.write(vec![bury, told()]).await.expect("it is written");
+    // They leave room for ends without any.
+    let mut told_too = 21;
+    let bury = |position| Change::Bury { position, history: Bytes::new(), result: None };
+    while store.write(vec![bury(stored[told_too]), Change::Append(draft(&[2; 9_000]))]).await.is_ok() {
+        told_too += 1;
+    }
+    assert!((21..60).contains(&told_too), "{told_too}");
+    for position in &stored[60..80] {
+        assert_eq!(one(&store, bury(*position)).await, Changed::Done { order: 0 });
+    }
+    let huge = Change::Append(draft(&vec![2; 2 << 20]));
+    let never = store.write(vec![end(stored[80]), huge]).await;
+    assert!(matches!(never, Err(StoreError::TooLarge { .. })), "{never:?}");
+    assert_eq!(one(&store, end(stored[80])).await, Changed::Done { order: 0 }, "nothing was done before");
+}
+
+#[tokio::test]
+async fn in_memory_a_message_may_be_as_large_as_any_policy_allows() {
+    let store = in_memory();
+    let body = vec![1; 16 << 20];
+    let position = append(&store, draft(&body)).await;
+    let loaded = store.load(position).await.expect("it is read").expect("it is there");
+    assert!(loaded.body == body);
+    let never = store.write(vec![Change::Append(draft(&vec![1; 33 << 20]))]).await;
+    assert!(matches!(never, Err(StoreError::TooLarge { .. })));
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::*;
 use crate::StoreError;
-use crate::message::State;
 
 #[tokio::test]
 async fn what_was_stored_is_read_back_after_the_next_opening() {
@@ -91,6 +90,36 @@ async fn a_dead_letter_keeps_its_response_and_comes_back_at_the_tail_without_it(
     let loaded = store.load(first).await.expect("it is read").expect("it is there");
     assert!(loaded.result.is_none() && loaded.history.is_empty());
     assert!(append(&store, draft(b"third")).await.0 > order);
+}
+
+#[tokio::test]
+async fn an_end_of_a_dead_letter_leaves_one_that_was_redriven_meanwhile() {
+    let store = in_memory();
+    let position = append(&store, draft(b"body")).await;
+    let of = |of| Change::End { position, of, record: None, result: None };
+    assert_eq!(one(&store, of(State::Dead)).await, Changed::Missing);
+    one(&store, Change::Bury { position, history: Bytes::new(), result: None }).await;
+    assert_eq!(one(&store, of(State::Waiting)).await, Changed::Missing);
+    one(&store, Change::Redrive { position, due_at: None }).await;
+    assert_eq!(one(&store, of(State::Dead)).await, Changed::Missing);
+    assert!(store.load(position).await.expect("it is read").is_some());
+    assert_eq!(one(&store, of(State::Waiting)).await, Changed::Done { order: 0 });
+}
+
+#[tokio::test]
+async fn a_message_is_tried_from_its_first_history_to_its_redrive_also_when_no_attempt_is_used_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = open(directory.path());
+    let position = append(&store, draft(b"body")).await;
+    one(&store, Change::Begin(position)).await;
+    let history = Some(Bytes::from_static(b"pushed back"));
+    one(&store, Change::Retry { position, due_at: None, free: true, history }).await;
+    store.close().await;
+    let (store, entries) = open(directory.path());
+    assert_eq!((entries[0].attempts, entries[0].begun, entries[0].tried), (0, false, true));
+    one(&store, Change::Bury { position, history: Bytes::new(), result: None }).await;
+    one(&store, Change::Redrive { position, due_at: None }).await;
+    assert!(!store.load(position).await.expect("it is read").expect("it is there").entry.tried);
 }
 
 #[tokio::test]

@@ -6,17 +6,18 @@ use rusqlite::{OptionalExtension, Statement};
 use super::{Positions, Reply, Work, Writer};
 use crate::contents::{Fixed, PREFIX_BYTES, Pieces, keys, pieces, prefix, whole_sum};
 use crate::dedupe::Known;
-use crate::limits::{POSITION_MAX, POSITIONS_AHEAD};
+use crate::limits::{CHUNK_BYTES, POSITION_MAX, POSITIONS_AHEAD};
 use crate::message::{Change, Changed, Dedupe, Draft, Entry, Position, QueueId, State, Timestamp};
-use crate::rows::{HISTORY, kept_sum};
+use crate::rows::{HISTORY, kept_sum, number};
+use crate::sums;
 use crate::trouble::Trouble;
 
 /// What a step must know of a message.
 #[derive(Debug, Clone, Copy)]
-struct Stands {
+pub(super) struct Stands {
     queue: QueueId,
     state: i64,
-    bytes: u64,
+    pub(super) bytes: u64,
     history: bool,
 }
 
@@ -46,7 +47,9 @@ impl Writer<'_> {
             Change::Retry { position, due_at, free, history } => {
                 self.retry(*position, *due_at, *free, history.as_ref())
             }
-            Change::End { position, record, result } => self.end(*position, record.as_ref(), result.as_ref()),
+            Change::End { position, of, record, result } => {
+                self.end(*position, *of, record.as_ref(), result.as_ref())
+            }
             Change::Bury { position, history, result } => self.bury(*position, history, result.as_ref()),
             Change::Redrive { position, due_at } => self.redrive(*position, *due_at),
             Change::Quarantine(position) => {
@@ -143,7 +146,7 @@ impl Writer<'_> {
         let due_at = due_at.map(|at| at.0 as i64);
         let done = self.statements.message_retry.execute((position.0 as i64, given_back, due_at, marks))?;
         if let Some(history) = history.filter(|_| done > 0) {
-            self.statements.history_put.execute((position.0 as i64, history.as_ref()))?;
+            self.put_history(position, history)?;
         }
         Ok(done_or_missing(done))
     }
@@ -151,10 +154,13 @@ impl Writer<'_> {
     fn end(
         &mut self,
         position: Position,
+        of: State,
         record: Option<&(Bytes, Timestamp)>,
         result: Option<&Bytes>,
     ) -> Result<Changed, Trouble> {
-        let Some(stands) = self.stands(position)? else { return Ok(Changed::Missing) };
+        let Some(stands) = self.stands(position)?.filter(|stands| stands.state == number(of)) else {
+            return Ok(Changed::Missing);
+        };
         self.remove(position, stands)?;
         if let Some((record, keep_until)) = record {
             self.statements.ended_insert.execute((
@@ -162,15 +168,21 @@ impl Writer<'_> {
                 i64::from(stands.queue.0),
                 keep_until.0 as i64,
                 record.as_ref(),
+                kept_sum(sums::of_record(position, stands.queue, *keep_until, record)),
             ))?;
             self.expiry.keeps(position, *keep_until);
             self.evictable = true;
             if let Some(result) = result {
-                let parts = Pieces::of([result.as_ref()]);
-                insert_pieces(&mut self.statements.result_insert, &mut self.piece, position, parts)?;
+                insert_response(&mut self.statements.result_insert, position, result)?;
             }
         }
         Ok(Changed::Done { order: 0 })
+    }
+
+    fn put_history(&mut self, position: Position, history: &Bytes) -> Result<(), Trouble> {
+        let sum = kept_sum(sums::of_history(position, history));
+        self.statements.history_put.execute((position.0 as i64, history.as_ref(), sum))?;
+        Ok(())
     }
 
     /// Takes a message out, with all that hangs on it.
@@ -204,10 +216,9 @@ impl Writer<'_> {
         if self.statements.message_bury.execute([position.0 as i64])? == 0 {
             return Ok(Changed::Missing);
         }
-        self.statements.history_put.execute((position.0 as i64, history.as_ref()))?;
+        self.put_history(position, history)?;
         if let Some(result) = result {
-            let parts = Pieces::of([result.as_ref()]);
-            insert_pieces(&mut self.statements.verdict_insert, &mut self.piece, position, parts)?;
+            insert_response(&mut self.statements.verdict_insert, position, result)?;
         }
         Ok(Changed::Done { order: 0 })
     }
@@ -223,7 +234,7 @@ impl Writer<'_> {
         Ok(Changed::Done { order: order.0 })
     }
 
-    fn stands(&mut self, position: Position) -> Result<Option<Stands>, Trouble> {
+    pub(super) fn stands(&mut self, position: Position) -> Result<Option<Stands>, Trouble> {
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Stands {
                 queue: QueueId(row.get(0)?),
@@ -250,6 +261,7 @@ fn entry_of(draft: &Draft, position: Position) -> Entry {
         due_at: draft.due_at,
         attempts: 0,
         begun: false,
+        tried: false,
         bytes: u32::try_from(draft.head.len() + draft.body.len()).unwrap_or(u32::MAX),
         state: State::Waiting,
     }
@@ -271,4 +283,23 @@ fn insert_pieces<const N: usize>(
         key += 1;
     }
     Ok(())
+}
+
+/// Writes a response, with its sum beside its first piece.
+pub(crate) fn insert_response(
+    statement: &mut Statement<'_>,
+    position: Position,
+    response: &[u8],
+) -> rusqlite::Result<()> {
+    let (mut key, _) = keys(position);
+    let mut sum = Some(kept_sum(sums::of_response(position, response)));
+    let mut rest = response;
+    loop {
+        let (piece, behind) = rest.split_at(rest.len().min(CHUNK_BYTES));
+        statement.execute((key, piece, sum.take()))?;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        (key, rest) = (key + 1, behind);
+    }
 }

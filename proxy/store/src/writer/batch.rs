@@ -20,13 +20,6 @@ use crate::trouble::{Trouble, described};
 /// What each task of a batch is told, in their order.
 type Outcomes = Vec<Result<Reply, StoreError>>;
 
-/// Pages that a transaction may still take.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    appends: u64,
-    settles: u64,
-}
-
 impl Writer<'_> {
     /// Until it is told to close or every handle is gone.
     pub(super) fn serve(&mut self, jobs: &mut mpsc::Receiver<Job>) {
@@ -92,7 +85,7 @@ impl Writer<'_> {
         if let Some(refusal @ StoreError::Poisoned(_)) = self.shared.refusal() {
             return answer_all(batch, &refusal);
         }
-        (self.told)(Event::Begins);
+        self.shared.tell(Event::Begins);
         let growth =
             batch.iter().fold(Growth::default(), |sum, task| sum.and(Growth::of(task.work.changes())));
         match self.write_as_it_can(&batch, &growth) {
@@ -103,7 +96,10 @@ impl Writer<'_> {
                 self.copy_behind();
             }
             Err(refusal) => {
-                (self.told)(Event::Failed);
+                // Poison was told when it was found.
+                if !matches!(refusal, StoreError::Poisoned(_)) {
+                    self.shared.tell(Event::Failed);
+                }
                 answer_all(batch, &refusal);
             }
         }
@@ -155,10 +151,10 @@ impl Writer<'_> {
         refused: Option<&Arc<str>>,
     ) -> Result<Outcomes, Trouble> {
         self.pending = Pending::default();
-        let positions = self.positions;
+        let (positions, clean) = (self.positions, self.clean);
         let outcomes = self.transaction(batch, growth, refused);
         if outcomes.is_err() {
-            self.positions = positions;
+            (self.positions, self.clean) = (positions, clean);
             self.dedupe.forget(self.pending.dedupe_rows);
             // SQLite rolls back by itself on some errors.
             if !self.connection.is_autocommit() {
@@ -179,77 +175,17 @@ impl Writer<'_> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for task in batch {
             outcomes.push(match self.refusal_of(&task.work, &mut room, refused)? {
-                Some(reason) => Err(StoreError::Full(reason)),
+                Some(refusal) => Err(refusal),
                 None => Ok(self.perform(&task.work)?),
             });
         }
         self.drop_known_keys()?;
+        if self.clean && !batch.iter().all(|task| task.work.asks()) {
+            self.statements.meta_next.execute([self.positions.reserved as i64])?;
+            self.clean = false;
+        }
         self.statements.commit.execute([])?;
         Ok(outcomes)
-    }
-
-    /// Why a write is not even begun: it would not fit.
-    fn refusal_of(
-        &mut self,
-        work: &Work,
-        room: &mut Room,
-        refused: Option<&Arc<str>>,
-    ) -> Result<Option<Arc<str>>, Trouble> {
-        let growth = Growth::of(work.changes());
-        if growth.pages() > self.budget.write_pages && growth.settle_pages > 0 {
-            return Ok(Some("so many steps do not fit one write".into()));
-        }
-        if !work.appends() {
-            return Ok(None);
-        }
-        if let Some(reason) = refused {
-            return Ok(Some(Arc::clone(reason)));
-        }
-        if growth.largest > self.budget.message_bytes {
-            let most = self.budget.message_bytes;
-            return Ok(Some(format!("a message of {} bytes, at most {most} fit", growth.largest).into()));
-        }
-        if let Some(reason) = self.keys_refused(work.changes())? {
-            return Ok(Some(reason));
-        }
-        let pages = growth.pages();
-        if pages > room.appends {
-            let reason: Arc<str> = Arc::from("as much is stored as may be");
-            self.full = Some(Arc::clone(&reason));
-            self.wanted = pages;
-            return Ok(Some(reason));
-        }
-        room.appends -= growth.append_bytes.div_ceil(PAGE_BYTES).min(room.appends);
-        Ok(None)
-    }
-
-    /// Pages left, after results and records have made room for appends if they must.
-    fn make_room(&mut self, growth: &Growth) -> Result<Room, Trouble> {
-        let mut room = self.room()?;
-        let appends = growth.append_bytes.div_ceil(PAGE_BYTES);
-        if room.appends >= appends && room.settles >= appends + growth.settle_pages {
-            return Ok(room);
-        }
-        let enough = appends + growth.settle_pages + EVICT_AHEAD_BYTES / PAGE_BYTES;
-        while self.evictable && room.appends < enough {
-            self.evictable = self.evict()?;
-            room = self.room()?;
-        }
-        Ok(room)
-    }
-
-    fn room(&mut self) -> Result<Room, Trouble> {
-        let used = self.used_pages()?;
-        Ok(Room {
-            appends: self.budget.append_pages.saturating_sub(used),
-            settles: self.budget.pages.saturating_sub(used),
-        })
-    }
-
-    fn used_pages(&mut self) -> rusqlite::Result<u64> {
-        let all: i64 = self.statements.page_count.query_row([], |row| row.get(0))?;
-        let free: i64 = self.statements.free_count.query_row([], |row| row.get(0))?;
-        Ok((all - free).max(0) as u64)
     }
 
     /// It is flushed: now it counts, and whoever keeps an index hears of it first.
@@ -265,7 +201,7 @@ impl Writer<'_> {
         if let Some(looked) = pending.looked {
             self.expiry.looked(looked);
         }
-        (self.told)(Event::Committed(&pending.entries));
+        self.shared.tell(Event::Committed(&pending.entries));
     }
 
     fn answer(&mut self, outcomes: impl Iterator<Item = (Task, Result<Reply, StoreError>)>) {
@@ -306,10 +242,12 @@ impl Writer<'_> {
             Ok(wal) => self.wal = wal,
             Err(error) => return self.ask_failed(&error),
         }
-        if self.shared.checkpoint_runs() {
+        let bound = self.budget.wal_frames;
+        // A reader of what is copied already does not keep the file from beginning again.
+        self.shared.set_wal_waits(self.wal.written >= bound / WAL_RESTART_SHARE && self.wal.left() > 0);
+        if self.shared.checkpoint.runs() {
             return;
         }
-        let bound = self.budget.wal_frames;
         if self.wal.written >= bound / WAL_RESTART_SHARE && self.wal.left() <= bound / WAL_TAIL_SHARE {
             // At its edge the next batch says what stands in the way.
             let _ = self.copy_all(sql::CHECKPOINT);
@@ -327,7 +265,7 @@ impl Writer<'_> {
         if self.background.is_none() || self.wal.written + pages <= self.budget.wal_frames {
             return Ok(());
         }
-        self.shared.wait_for_checkpoint();
+        self.shared.checkpoint.wait();
         if let Err(Trouble::Full(_)) = self.copy_all(sql::CHECKPOINT_RESTART) {
             self.give_ballast();
             self.copy_all(sql::CHECKPOINT_RESTART)?;
@@ -342,9 +280,12 @@ impl Writer<'_> {
 
     /// Copies into the database on this thread.
     fn copy_all(&mut self, how: &str) -> Result<(), Trouble> {
+        self.shared.set_wal_waits(true);
+        self.shared.check.wait();
         let copied = self.connection.query_row(how, [], WalState::read).map_err(Trouble::from);
         match copied {
             Ok(wal) => {
+                self.shared.set_wal_waits(wal.left() > 0);
                 self.wal = wal;
                 // The next frame goes to the beginning again.
                 if wal.left() == 0 {

@@ -1,6 +1,6 @@
 //! chores: queues, sweeps, and what makes room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -90,23 +90,32 @@ impl Writer<'_> {
             self.connection.execute(sql::QUEUE_SETTINGS, (id, settings.as_ref()))?;
             return queue_id(id);
         }
-        let last: Option<i64> = self.connection.query_row(sql::QUEUE_LAST, [], |row| row.get(0))?;
-        let id = match last.unwrap_or(0) + 1 {
-            next if next <= i64::from(u16::MAX) => next,
-            _ => self
-                .connection
-                .query_row(sql::QUEUE_GAP_SCAN, [], |row| row.get::<_, Option<i64>>(0))?
-                .filter(|id| *id > 0)
-                .ok_or_else(|| Trouble::Full("all queue numbers are used up".to_owned()))?,
-        };
-        self.connection.execute(sql::QUEUE_INSERT, (id, name, settings.as_ref()))?;
-        queue_id(id)
+        let id = self.free_number()?;
+        self.connection.execute(sql::QUEUE_INSERT, (i64::from(id), name, settings.as_ref()))?;
+        Ok(QueueId(id))
+    }
+
+    /// A number that neither a queue has nor messages name: above all others, or else in the first gap.
+    fn free_number(&mut self) -> Result<u16, Trouble> {
+        let mut scan = self.connection.prepare(sql::QUEUE_NUMBERS_SCAN)?;
+        let rows = scan.query_map([], |row| row.get::<_, u16>(0))?;
+        let mut taken = rows.collect::<rusqlite::Result<BTreeSet<_>>>()?;
+        let named = self.messages.keys().chain(self.pending.messages.keys());
+        taken.extend(named.filter(|queue| self.left_in(**queue) > 0).map(|queue| queue.0));
+        let above = taken.last().map_or(Some(1), |last| last.checked_add(1));
+        above
+            .or_else(|| (1..=u16::MAX).find(|number| !taken.contains(number)))
+            .ok_or_else(|| Trouble::Full("all queue numbers are used up".to_owned()))
+    }
+
+    fn left_in(&self, queue: QueueId) -> u64 {
+        let stored = self.messages.get(&queue).copied().unwrap_or(0);
+        let more = self.pending.messages.get(&queue).copied().unwrap_or(0);
+        stored.saturating_add_signed(more)
     }
 
     pub(super) fn remove_queue(&mut self, queue: QueueId) -> Result<Reply, Trouble> {
-        let stored = self.messages.get(&queue).copied().unwrap_or(0);
-        let more = self.pending.messages.get(&queue).copied().unwrap_or(0);
-        let left = stored.saturating_add_signed(more);
+        let left = self.left_in(queue);
         if left == 0 {
             self.connection.execute(sql::QUEUE_DELETE, [i64::from(queue.0)])?;
             return Ok(Reply::Removed);
@@ -132,7 +141,8 @@ impl Writer<'_> {
                 reached = position;
                 break;
             }
-            let until = Timestamp(row.get::<_, i64>(1)? as u64);
+            // One that does not say until when it is kept is damaged, and over.
+            let until = Timestamp(row.get::<_, i64>(1).unwrap_or(0) as u64);
             if until <= now { over.push(Position(position)) } else { kept.push((Position(position), until)) }
         }
         drop(rows);

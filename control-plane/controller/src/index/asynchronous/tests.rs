@@ -198,3 +198,28 @@ fn a_secret_makes_callbacks_possible_and_without_it_the_policy_holds_without_the
         assert_eq!(&*without.name, "shop/s");
     }
 }
+
+#[test]
+fn a_sink_is_found_at_its_services_port_and_one_that_is_not_there_leaves_the_built_in_dead_letter() {
+    let policy = |sink: &str| {
+        let sink = format!("delivery: {{deadLetterSink: {sink}}}");
+        async_policy("s", &format!("targetRefs: [{{kind: Service, name: orders}}], {sink}"))
+    };
+    let found = |objects: &str| orders(objects).asynchronous.unwrap().delivery.sink.clone();
+    let dead = "apiVersion: v1\nkind: Service\nmetadata: {name: dead, namespace: ops}\nspec: {clusterIP: 10.96.0.8, ports: [{port: 81}]}\n---\n";
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: ops}\n\
+        spec: {from: [{group: tidegate.dev, kind: AsyncPolicy, namespace: shop}], to: [{group: '', kind: Service}]}\n";
+    let far = policy("{ref: {kind: Service, name: dead, namespace: ops}, uri: /d}");
+    let sink = found(&format!("{far}{dead}{grant}")).unwrap();
+    assert_eq!((sink.service.to_string().as_str(), sink.uri.as_str()), ("dead.ops.svc:81", "/d"));
+    let near = found(&policy("{ref: {kind: Service, name: orders, port: 5432}}")).unwrap();
+    assert_eq!((near.service.to_string().as_str(), near.uri.as_str()), ("orders.shop.svc:5432", "/"));
+    for objects in [
+        format!("{far}{dead}"),
+        format!("{far}{grant}"),
+        policy("{ref: {kind: Service, name: orders}}"),
+        policy("{ref: {kind: Service, name: far}}"),
+    ] {
+        assert_eq!(found(&objects), None, "{objects}");
+    }
+}

@@ -165,6 +165,34 @@ fn each_value_of_the_rate_limits_key_has_limits_of_its_own() {
 }
 
 #[test]
+fn a_queue_that_drops_its_key_leaves_what_is_parked_in_another() {
+    let keyed = Limits { keyed: true, concurrent_max: 1, ..limits() };
+    let mut state = State::default();
+    for line in 0..2 {
+        state.set_line(line, keyed.clone(), false);
+        (1..=3).for_each(|at| state.add_to(line, entry(u64::from(line) * 10 + at)));
+    }
+    let mut begun = Vec::new();
+    while let Some(dispatch) = state.next(NOW) {
+        match dispatch.step {
+            Step::Classify => state.classified(dispatch.position, dispatch.line, "a", NOW),
+            Step::Attempt { rate } => begun.push((dispatch.position.0, rate)),
+        }
+    }
+    assert_eq!(begun.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [1, 11]);
+    state.set_line(0, limits(), false);
+    let mut end = |position: u64, line, rate| {
+        state.gone(Position(position));
+        state.landed(line, rate, NOW);
+        std::iter::from_fn(|| state.next_at(NOW)).collect::<Vec<_>>()
+    };
+    assert_eq!(end(1, 0, begun[0].1), [2, 3], "one of the other queue is under way");
+    assert_eq!(end(11, 1, begun[1].1), [12]);
+    assert_eq!(end(12, 1, begun[1].1), [13]);
+    assert_eq!(end(13, 1, begun[1].1), Vec::<u64>::new());
+}
+
+#[test]
 fn too_many_values_share_one() {
     let mut state = with(|limits| (limits.keyed, limits.concurrent_max) = (true, 1));
     let count = limits::RATE_KEYS_MAX as u64 + 10;

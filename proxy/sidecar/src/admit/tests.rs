@@ -1,0 +1,157 @@
+//! tests of taking in that need no receiver.
+
+use std::future::poll_fn;
+use std::net::Ipv4Addr;
+use std::pin::pin;
+
+use http::HeaderValue;
+use http::header::HOST;
+use policy::queue::{Delivery, RateLimits};
+use queue::{CallbackCall, CallbackOf, Deliver, Delivering, Outgoing};
+use request::drain::Drain;
+
+use super::*;
+use crate::health::Health;
+use crate::queues::{Keys, Owner, Place};
+
+pub(super) fn policy() -> AsyncPolicy {
+    AsyncPolicy {
+        name: "shop/orders".into(),
+        mode: Mode::Always,
+        methods: vec!["POST".into()],
+        durability: Durability::Memory,
+        queue_bytes_max: limits::QUEUE_BYTES_MAX,
+        queue_messages_max: limits::QUEUE_MESSAGES_MAX,
+        body_bytes_max: limits::MESSAGE_BODY_BYTES_MAX,
+        ordering_header: None,
+        delivery: Delivery::default(),
+        rate: RateLimits::default(),
+        idempotency_required: false,
+        idempotency_window: limits::IDEMPOTENCY_WINDOW,
+        result_ttl: limits::RESULT_TTL,
+        result_bytes_max: limits::RESULT_BYTES_MAX,
+        callback_hosts: Vec::new(),
+        callback_secret: None,
+        credentials: Credentials::Refuse,
+        grpc_ack: None,
+        paused: false,
+    }
+}
+
+struct Nowhere;
+
+impl Deliver for Nowhere {
+    fn deliver(&self, _: Outgoing) -> Delivering {
+        Box::pin(std::future::pending())
+    }
+
+    fn callback(&self, _: &CallbackOf<'_>) -> Option<CallbackCall> {
+        None
+    }
+}
+
+fn admit() -> Admit {
+    let place = Place {
+        directory: None,
+        bytes_max: 1 << 20,
+        memory_bytes_max: 64 << 20,
+        salvage: false,
+        allow_volatile: false,
+        key_file: None,
+    };
+    let (keys, metrics) = (Keys::new(&place), Metrics::new());
+    let health = Arc::new(Health::default());
+    let (owner, tasks) = (Owner { identity: "web".into(), address: Ipv4Addr::LOCALHOST }, Drain::new());
+    let queues = Queues::new(place, owner, keys, Arc::new(Nowhere), &metrics, health, tasks);
+    Admit::new(queues, &metrics)
+}
+
+fn parts(uri: &str, host: Option<&'static str>) -> Parts {
+    let mut request = Request::post(uri).body(()).unwrap();
+    request.headers_mut().extend(host.map(|host| (HOST, HeaderValue::from_static(host))));
+    request.into_parts().0
+}
+
+/// While its message is on its way to the disk too, a body takes the room it takes.
+#[tokio::test]
+async fn a_body_holds_its_room_until_it_is_stored() {
+    let (admit, policy) = (admit(), Arc::new(policy()));
+    admit.queues.open(Durability::Memory).await.unwrap();
+    let total = admit.room.left_kib();
+    let connected = Authority::from_static("10.96.0.7:80");
+    let parts = parts("/orders", Some("orders.shop"));
+    let going = Going::to("orders".into(), &parts, &connected);
+    let answer = Answer::to(&parts, Preference::default());
+    let asked = Asked::of(&parts.headers, None, SystemTime::now()).unwrap();
+    let bounds = Bounds::to_store(&policy);
+    let mut sent = http_body_util::Full::new(Bytes::from(vec![7; 3000]));
+    let (body, held) = admit.room.read(&mut sent, Some(3000), &bounds).await.unwrap();
+    let mut storing = pin!(admit.store(&policy, Ready { parts, body, asked, held }, &going, &answer));
+    let mut held = Vec::new();
+    let stored = poll_fn(|cx| {
+        let polled = storing.as_mut().poll(cx);
+        if polled.is_pending() {
+            held.push(total - admit.room.left_kib());
+        }
+        polled
+    });
+    assert_eq!(stored.await.unwrap().status(), 202);
+    assert!(!held.is_empty() && held.iter().all(|kib| *kib == 3), "{held:?}");
+    assert_eq!(admit.room.left_kib(), total);
+}
+
+#[test]
+fn a_request_goes_to_whom_it_names_wherever_its_connection_goes() {
+    let connected = Authority::from_static("10.96.0.7:80");
+    for (uri, host, named) in [
+        ("/a", Some("orders.shop"), "orders.shop"),
+        ("http://orders.shop:8080/a", Some("other"), "orders.shop:8080"),
+        ("http://king:secret@orders.shop/a", None, "orders.shop"),
+        ("/a", None, "10.96.0.7:80"),
+        ("/a", Some("no authority"), "10.96.0.7:80"),
+    ] {
+        let going = Going::to("orders".into(), &parts(uri, host), &connected);
+        assert_eq!(going.authority, named, "{uri} {host:?}");
+    }
+}
+
+/// The same request by another address of its Service is the same request.
+#[test]
+fn a_key_is_compared_by_name_not_by_address() {
+    let fingerprint = |address| {
+        let parts = parts("/orders", Some("orders.shop"));
+        let going = Going::to("orders".into(), &parts, &Authority::from_static(address));
+        let ready = Ready { parts, body: Bytes::new(), asked: Asked::default(), held: None };
+        ready.idempotency("k", &going).fingerprint
+    };
+    assert_eq!(fingerprint("10.96.0.7:80"), fingerprint("10.96.0.8:80"));
+}
+
+/// Row by row: what a queue refuses for, as HTTP tells it.
+#[tokio::test]
+async fn every_refusal_of_the_queue_has_its_status_type_and_time() {
+    let retry_after = std::time::Duration::from_millis(2500);
+    for (refused, status, kind, seconds) in [
+        (Refused::QueueFull { retry_after }, 429, "over-quota", Some("3")),
+        (Refused::SourceOverQuota { retry_after }, 429, "over-quota", Some("3")),
+        (Refused::TooManyQueues, 429, "over-quota", Some("1")),
+        (Refused::OtherFingerprint, 422, "idempotency-key-reused", None),
+        (Refused::Draining, 503, "draining", Some("1")),
+        (Refused::DiskFull("no room".into()), 503, "disk-full", Some("1")),
+        (Refused::TooLarge { bytes: 9, bytes_max: 8 }, 413, "body-too-large", None),
+        (Refused::Poisoned("a flush failed".into()), 503, "outcome-unknown", None),
+        (Refused::Invalid("the delay is too long"), 400, "bad-header", None),
+    ] {
+        let said = refused.to_string();
+        let response = refusal(&refused, &policy()).into_response();
+        assert_eq!(response.status(), status, "{said}");
+        let after = response.headers().get(http::header::RETRY_AFTER).map(|after| after.to_str().unwrap());
+        assert_eq!(after, seconds, "{said}");
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(document["type"], format!("https://tidegate.dev/problems/{kind}"), "{said}");
+        assert_eq!(document["status"], status, "{said}");
+        let detail = document["detail"].as_str().unwrap();
+        assert!(detail.contains(&said) && detail.contains("shop/orders"), "{detail}");
+    }
+}

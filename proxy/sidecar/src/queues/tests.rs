@@ -1,0 +1,72 @@
+//! tests: when a store is opened, by whom, and when no more.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use queue::{CallbackCall, CallbackOf, Delivering, Outgoing};
+use tempfile::TempDir;
+
+use super::*;
+
+/// Nobody is reached.
+struct Nobody;
+
+impl Deliver for Nobody {
+    fn deliver(&self, _: Outgoing) -> Delivering {
+        Box::pin(std::future::pending())
+    }
+
+    fn callback(&self, _: &CallbackOf<'_>) -> Option<CallbackCall> {
+        None
+    }
+}
+
+fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
+    let place = Place {
+        directory,
+        bytes_max: 64 << 20,
+        memory_bytes_max: 1 << 20,
+        salvage: false,
+        allow_volatile: true,
+        key_file: None,
+    };
+    let owner = Owner { identity: "spiffe://d/ns/shop/sa/web".into(), address: Ipv4Addr::LOCALHOST };
+    let (keys, metrics) = (Keys::new(&place), Metrics::new());
+    Queues::new(place, owner, keys, Arc::new(Nobody), &metrics, Arc::default(), Drain::new())
+}
+
+#[tokio::test]
+async fn an_opening_goes_on_when_who_asked_for_it_goes_away() {
+    let directory = TempDir::new().unwrap();
+    let queues = queues(Some(directory.path().to_owned()));
+    {
+        let asked = pin!(queues.open(Durability::Local));
+        assert!(asked.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    // Were it begun anew, the directory would still be in use.
+    assert!(queues.open(Durability::Local).await.is_ok(), "{:?}", queues.trouble());
+}
+
+#[tokio::test]
+async fn nothing_is_opened_once_the_drain_has_begun() {
+    let queues = queues(None);
+    queues.begin_drain();
+    let refused = queues.open(Durability::Memory).await.unwrap_err();
+    assert_eq!((refused.kind, refused.retry_after.is_some()), (problem::DRAINING, true));
+    assert!(queues.opened(Durability::Memory).is_none());
+}
+
+#[tokio::test]
+async fn what_is_being_opened_when_the_drain_begins_is_drained_and_closed() {
+    let directory = TempDir::new().unwrap();
+    let queues = queues(Some(directory.path().to_owned()));
+    {
+        let asked = pin!(queues.open(Durability::Local));
+        assert!(asked.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    queues.begin_drain();
+    queues.drain(tokio::time::Instant::now() + Duration::from_secs(5)).await;
+    let queue = queues.opened(Durability::Local).expect("it was waited for");
+    assert!(queue.queues().await.is_err(), "it is closed");
+}

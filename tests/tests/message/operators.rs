@@ -1,0 +1,75 @@
+//! operators: what the admin port does with a queue, and what it will not guess.
+
+use serde_json::{Value, json};
+
+use crate::client::{Answer, ask};
+use crate::receiver::Act;
+use crate::shop::{Setup, Shop, is_problem, json_of, retry_after};
+
+async fn operate(shop: &Shop, method: &str, path: &str) -> Answer {
+    let admin = shop.admin();
+    ask(admin, &format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\n")).await.expect("it answers")
+}
+
+/// The one queue there is.
+async fn queue(shop: &Shop) -> Value {
+    let queues = json_of(&operate(shop, "GET", "/queues").await);
+    queues["queues"][0].clone()
+}
+
+#[tokio::test]
+async fn a_parameter_that_a_verb_does_not_use_is_refused_and_changes_nothing() {
+    let shop = Setup::of(json!({})).script(|_| Act::status(400)).start().await;
+    let mut id = String::new();
+    for path in ["/1", "/2"] {
+        id = shop.enqueue(path, &[]).await;
+        shop.reaches(&id, "DeadLettered").await;
+    }
+    let name = queue(&shop).await["name"].as_str().unwrap().to_owned();
+    let redriven = format!("redrive?id={id}");
+    for (asked, word) in [
+        (format!("purge?queue={name}&part=dead&id={id}"), "id="),
+        (format!("purge?queue={name}&part=dead&limit=1"), "limit="),
+        (format!("purge?queue={name}&part=dead&after=1"), "after="),
+        (format!("purge?queue={name}&part=dead&rate=1"), "rate="),
+        (format!("purge?queue={name}&part=dead&id="), "id="),
+        (format!("purge?queue={name}&part=dead&key="), "key="),
+        (format!("redrive?queue={name}&limit=1"), "limit="),
+        (format!("redrive?queue={name}&after=1"), "after="),
+        (format!("redrive?queue={name}&part=waiting"), "part=waiting"),
+        (format!("redrive?queue={name}&part=quarantined"), "part=quarantined"),
+        (format!("redrive?queue={name}&id="), "id="),
+        (format!("{redriven}&status=500"), "status="),
+        (format!("{redriven}&rate=1"), "rate="),
+        (format!("pause?queue={name}&key=k"), "key="),
+        (format!("resume?queue={name}&part=dead"), "part="),
+    ] {
+        let answer = operate(&shop, "POST", &format!("/queues/{asked}")).await;
+        is_problem(&asked, &answer, 400, &[word]);
+    }
+    let now = queue(&shop).await;
+    assert_eq!((&now["deadLetters"], &now["depth"], &now["paused"]), (&json!(2), &json!(0), &Value::Null));
+    let filtered = format!("/queues/purge?queue={name}&durability=local&part=dead&status=400&since=1h");
+    let purged = operate(&shop, "POST", &filtered).await;
+    assert_eq!((purged.status, &json_of(&purged)["purged"]), (200, &json!(2)), "{}", purged.text());
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_not_redriven_into_a_full_queue_yet() {
+    let shop = Setup::of(json!({"queue": {"maxMessages": 1}}))
+        .script(|seen| if seen.nth == 1 { Act::status(400) } else { Act::ok() })
+        .start()
+        .await;
+    let dead = shop.enqueue("/", &[]).await;
+    shop.reaches(&dead, "DeadLettered").await;
+    let waits = shop.enqueue("/later", &[("tidegate-delay", "PT1H")]).await;
+    let redrive = format!("{dead}:redrive");
+    let refused = shop.resource("POST", &redrive, &[]).await;
+    is_problem("full", &refused, 429, &["over-quota", "full"]);
+    retry_after("full", &refused);
+    assert_eq!(shop.status(&dead).await["state"], "DeadLettered");
+    assert_eq!(shop.resource("DELETE", &waits, &[]).await.status, 204);
+    let redriven = shop.resource("POST", &redrive, &[]).await;
+    assert_eq!(redriven.status, 202, "{redriven:?} {}", redriven.text());
+    shop.reaches(&dead, "Succeeded").await;
+}
