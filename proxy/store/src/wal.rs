@@ -2,11 +2,12 @@
 //!
 //! SQLite replays up to the first frame that does not fit and takes the rest for a torn tail. Since each
 //! commit is flushed before the next frame is written, a tail is at most one transaction: a frame that
-//! fits *behind* the commit of the transaction with the broken frame proves that this transaction was
+//! fits *directly behind* the commit of the transaction with the broken frame proves that this transaction was
 //! flushed, and perhaps promised. Then the file is damaged, and replaying it would lose commits silently.
 //! The same holds where the broken frame is itself a commit and the next one follows from what it says, or
 //! ought to say, of itself; and where the head is broken, since that is flushed before any frame is written.
-//! So a flipped bit in whatever but the last transaction is seen.
+//! So a flipped bit in whatever but the last transaction is seen. Further behind there may be frames of a
+//! transaction that an earlier stop had torn; they fit one another, and prove nothing.
 //!
 //! Format: <https://sqlite.org/fileformat2.html#the_write_ahead_log>, §4.1 and §4.2.
 
@@ -78,7 +79,9 @@ struct Walk {
     behind: u64,
     /// The head was broken: what fits behind it was flushed behind it.
     headless: bool,
-    /// A frame that fits stands behind the first of those.
+    /// The frame before is one of those.
+    behind_commit: bool,
+    /// A frame that fits stands right behind one of those.
     proof: bool,
     /// The sum that the frame that ends replay ought to have, for the next one.
     ought: Option<Sum>,
@@ -127,11 +130,9 @@ impl Walk {
             }
             return;
         }
-        if !fits {
-            return;
-        }
-        self.proof |= self.behind > 0 || self.headless;
-        self.behind += u64::from(commit);
+        self.proof |= fits && (self.behind_commit || self.headless);
+        self.behind_commit = fits && commit;
+        self.behind += u64::from(self.behind_commit);
     }
 }
 

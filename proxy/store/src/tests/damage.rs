@@ -158,6 +158,28 @@ async fn a_last_commit_that_reached_the_disk_in_another_order_is_a_torn_tail() {
 }
 
 #[tokio::test]
+async fn a_torn_tail_over_a_longer_one_that_was_torn_before_is_no_damage() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = open(directory.path());
+    store.put_queue("orders".into(), Bytes::new()).await.expect("it is put");
+    append(&store, draft(b"kept")).await;
+    let end = std::fs::metadata(directory.path().join(WAL)).expect("it is there").len();
+    append(&store, draft(&[1; 200_000])).await;
+    let tear = |copy: &TempDir| {
+        let wal = OpenOptions::new().write(true).open(copy.path().join(WAL)).expect("it is there");
+        wal.write_all_at(&[0; 4096], end + 24).expect("it is torn");
+    };
+    let torn = stopped(directory.path());
+    tear(&torn);
+    let (store, entries) = open(torn.path());
+    assert_eq!(entries.len(), 1);
+    append(&store, draft(b"shorter")).await;
+    let again = stopped(torn.path());
+    tear(&again);
+    assert_eq!(open(again.path()).1.len(), 1);
+}
+
+#[tokio::test]
 async fn a_flipped_bit_in_a_commit_in_the_middle_refuses_to_open() {
     let directory = tempfile::tempdir().expect("a directory");
     let (_store, ends) = with_commits(directory.path(), 10).await;
