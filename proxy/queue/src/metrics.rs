@@ -5,6 +5,8 @@
 //! [`policy::limits::QUEUES_MAX`] exist in a store; requests refused before they had a queue are counted
 //! under `other`.
 
+mod stores;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -385,6 +387,6 @@ impl Collector for Gauges {
                 ConstGauge::new(look(figures)).encode(family.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        stores::encode(&sources, &mut encoder)
     }
 }

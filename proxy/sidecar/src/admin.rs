@@ -88,7 +88,7 @@ impl Admin {
         let path = request.uri().path().to_owned();
         let is_local = peer.ip().to_canonical().is_loopback();
         match (request.method(), path.as_str()) {
-            (&Method::GET, "/live") => text(StatusCode::OK, "live\n"),
+            (&Method::GET, "/live") => self.live(),
             (&Method::GET, "/ready") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
             (_, "/live" | "/ready" | "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
@@ -115,6 +115,17 @@ impl Admin {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there is /live, /ready, /metrics; on loopback /, /queues, /config, /log-level, /shutdown\n",
+            ),
+        }
+    }
+
+    /// Only a restart helps a store that cannot be trusted: whoever probes this makes one.
+    fn live(&self) -> Answer {
+        match self.operate.poisoned() {
+            None => text(StatusCode::OK, "live\n"),
+            Some(why) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the queue's store cannot be trusted, a restart opens it anew: {why}\n"),
             ),
         }
     }

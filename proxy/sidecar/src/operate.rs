@@ -234,6 +234,11 @@ impl Operate {
         both.filter_map(|durability| Some((durability, self.queues.opened(durability)?)))
     }
 
+    /// Why a store cannot be trusted any more, if one cannot.
+    pub(crate) fn poisoned(&self) -> Option<Arc<str>> {
+        self.opened().find_map(|(_, queue)| queue.condition().poisoned)
+    }
+
     async fn page(&self, text: &str) -> Result<Response<Body>, Problem> {
         let (text, said) = page::said(text);
         let query = Query::read(&text, SystemTime::now())?;

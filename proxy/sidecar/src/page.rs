@@ -184,6 +184,11 @@ fn room(store: &Store) -> Markup {
                 b { "The store (" (store.durability) ") cannot be trusted, restart the sidecar: " } (why)
             }
         }
+        @if let Some(why) = &store.damaged {
+            p.bad role="alert" {
+                b { "The store (" (store.durability) ") is damaged, start the sidecar with --queue-salvage: " } (why)
+            }
+        }
         @if let Some(why) = &store.full {
             p.bad role="alert" { b { "The store (" (store.durability) ") is full, nothing is taken in: " } (why) }
         }

@@ -11,6 +11,7 @@ mod aside;
 mod away;
 mod crash;
 mod deadly;
+mod failing;
 mod ledger;
 mod mathematics;
 mod post;

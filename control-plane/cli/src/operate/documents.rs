@@ -23,6 +23,8 @@ pub(super) struct Store {
     #[serde(default)]
     pub(super) full: Option<String>,
     #[serde(default)]
+    pub(super) damaged: Option<String>,
+    #[serde(default)]
     pub(super) poisoned: Option<String>,
 }
 

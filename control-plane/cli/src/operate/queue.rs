@@ -194,6 +194,10 @@ fn stores(queues: &Queues) {
         if let Some(why) = &store.full {
             println!("{}", paint(BAD, &format!("the store is full, nothing is taken in: {}", plain(why))));
         }
+        if let Some(why) = &store.damaged {
+            let said = format!("the store is damaged; start the proxy with --queue-salvage: {}", plain(why));
+            println!("{}", paint(BAD, &said));
+        }
         if let Some(why) = &store.poisoned {
             let said = format!("the store cannot be trusted; restart the proxy: {}", plain(why));
             println!("{}", paint(BAD, &said));

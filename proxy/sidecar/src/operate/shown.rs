@@ -23,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) bytes_max: u64,
     /// Why nothing is taken in.
     pub(crate) full: Option<String>,
+    /// What is wrong with its pages.
+    pub(crate) damaged: Option<String>,
     /// Why it is not trusted any more.
     pub(crate) poisoned: Option<String>,
 }
