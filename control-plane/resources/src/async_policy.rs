@@ -30,10 +30,6 @@ const BURST_CAP: u64 = 1_000_000;
 const QUEUE_BYTES_CAP: u64 = 1 << 62;
 /// Methods, and hosts for callbacks, that one policy may name.
 const NAMES_MAX: usize = 64;
-/// The methods of a policy that names none.
-const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
-/// The ordering key's header where none is named.
-const ORDERING_HEADER: &str = "tidegate-key";
 
 const _: () = assert!(limits::QUEUE_BYTES_MAX >= limits::MESSAGE_BODY_BYTES_CAP);
 
@@ -124,29 +120,21 @@ fn plain(meta: &Meta, spec: &Node<'_>) -> Read<queue::AsyncPolicy> {
     let one_of = |key, later| -> Read<_> {
         Ok(spec.get(key)?.map(|node| node.one_of(&durabilities, later)).transpose()?.unwrap_or_default())
     };
+    let says = queue::AsyncPolicy::new(format!("{}/{}", meta.namespace, meta.name));
     Ok(queue::AsyncPolicy {
-        name: format!("{}/{}", meta.namespace, meta.name).into(),
         mode: spec.get("mode")?.map(|node| node.one_of(&modes, &[])).transpose()?.unwrap_or_default(),
-        methods: methods(spec)?,
+        methods: methods(spec)?.unwrap_or(says.methods),
         durability: one_of("durability", &["Broker"])?,
-        queue_bytes_max: limits::QUEUE_BYTES_MAX,
-        queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-        body_bytes_max: limits::MESSAGE_BODY_BYTES_MAX,
-        ordering_header: Some(ordering(spec)?),
+        ordering_header: ordering(spec)?.or(says.ordering_header),
         delivery: delivery(spec)?,
         rate: rate(spec)?,
-        idempotency_required: false,
-        idempotency_window: limits::IDEMPOTENCY_WINDOW,
-        result_ttl: limits::RESULT_TTL,
-        result_bytes_max: limits::RESULT_BYTES_MAX,
-        callback_hosts: Vec::new(),
-        callback_secret: None,
         credentials: match spec.get("credentials")? {
             Some(node) => node.one_of(&credentials, &[])?,
             None => Credentials::default(),
         },
         grpc_ack: grpc_ack(spec)?,
         paused: spec.get("paused")?.map_or(Ok(false), |node| node.flag())?,
+        ..says
     })
 }
 
@@ -183,8 +171,8 @@ fn target(node: &Node<'_>) -> Read<AsyncTarget> {
     }
 }
 
-fn methods(spec: &Node<'_>) -> Read<Vec<String>> {
-    let Some(node) = spec.get("methods")? else { return Ok(METHODS.map(str::to_owned).to_vec()) };
+fn methods(spec: &Node<'_>) -> Read<Option<Vec<String>>> {
+    let Some(node) = spec.get("methods")? else { return Ok(None) };
     let mut methods = Vec::new();
     for item in bounded(&node)? {
         let text = item.text()?;
@@ -200,7 +188,7 @@ fn methods(spec: &Node<'_>) -> Read<Vec<String>> {
         }
         methods.push(text.to_owned());
     }
-    Ok(methods)
+    Ok(Some(methods))
 }
 
 /// The items of a list that has some, and not too many.
@@ -215,10 +203,10 @@ fn bounded<'a>(node: &Node<'a>) -> Read<Vec<Node<'a>>> {
     }
 }
 
-fn ordering(spec: &Node<'_>) -> Read<String> {
-    let Some(node) = spec.get("ordering")? else { return Ok(ORDERING_HEADER.to_owned()) };
+fn ordering(spec: &Node<'_>) -> Read<Option<String>> {
+    let Some(node) = spec.get("ordering")? else { return Ok(None) };
     node.only(&["key"], &[])?;
-    header_key(&node.need("key")?, "write \"header:NAME\"")
+    header_key(&node.need("key")?, "write \"header:NAME\"").map(Some)
 }
 
 /// The NAME of `header:NAME`, in lower case.

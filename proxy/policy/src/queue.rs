@@ -61,6 +61,39 @@ pub struct AsyncPolicy {
     pub paused: bool,
 }
 
+/// The methods of a policy that names none.
+const METHODS: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
+/// The ordering key's header where none is named.
+const ORDERING_HEADER: &str = "tidegate-key";
+
+impl AsyncPolicy {
+    /// A policy of which nothing is known but its name, `NAMESPACE/NAME`: every default.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            mode: Mode::default(),
+            methods: METHODS.map(str::to_owned).to_vec(),
+            durability: Durability::default(),
+            queue_bytes_max: limits::QUEUE_BYTES_MAX,
+            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
+            body_bytes_max: limits::MESSAGE_BODY_BYTES_MAX,
+            ordering_header: Some(ORDERING_HEADER.to_owned()),
+            delivery: Delivery::default(),
+            rate: RateLimits::default(),
+            idempotency_required: false,
+            idempotency_window: limits::IDEMPOTENCY_WINDOW,
+            result_ttl: limits::RESULT_TTL,
+            result_bytes_max: limits::RESULT_BYTES_MAX,
+            callback_hosts: Vec::new(),
+            callback_secret: None,
+            credentials: Credentials::default(),
+            grpc_ack: None,
+            paused: false,
+        }
+    }
+}
+
 /// Which requests are taken in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use policy::limits;
-use policy::queue::{AsyncPolicy, Credentials, Delivery, Durability, Mode, RateLimits};
+use policy::queue::AsyncPolicy;
 use store::StoreError;
 use store::message::QueueRow;
 use tokio::sync::oneshot;
@@ -23,27 +23,7 @@ use crate::worker::Worker;
 fn unheard(name: &str) -> Settings {
     let mut parts = name.splitn(3, '/');
     let policy = format!("{}/{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let policy = AsyncPolicy {
-        name: policy.into(),
-        mode: Mode::Preferred,
-        methods: Vec::new(),
-        durability: Durability::Local,
-        queue_bytes_max: limits::QUEUE_BYTES_MAX,
-        queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-        body_bytes_max: limits::MESSAGE_BODY_BYTES_MAX,
-        ordering_header: None,
-        delivery: Delivery::default(),
-        rate: RateLimits::default(),
-        idempotency_required: false,
-        idempotency_window: limits::IDEMPOTENCY_WINDOW,
-        result_ttl: limits::RESULT_TTL,
-        result_bytes_max: limits::RESULT_BYTES_MAX,
-        callback_hosts: Vec::new(),
-        callback_secret: None,
-        credentials: Credentials::Refuse,
-        grpc_ack: None,
-        paused: true,
-    };
+    let policy = AsyncPolicy { paused: true, ..AsyncPolicy::new(policy) };
     let destination = parts.next().unwrap_or_default().into();
     Settings { policy: Arc::new(policy), destination, paused: false, callbacks: false }
 }

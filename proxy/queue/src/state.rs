@@ -337,4 +337,4 @@ mod lines;
 mod lists;
 mod suspects;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

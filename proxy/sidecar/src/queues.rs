@@ -336,4 +336,4 @@ fn refused(why: &str) -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -111,3 +111,17 @@ fn end_kept(position: Position, until: u64, result: Option<Bytes>) -> Change {
     let record = Some((Bytes::from_static(b"record"), Timestamp(until)));
     Change::End { position, of: State::Waiting, record, result }
 }
+
+/// A dead letter and an ended message, each with a history and a response of two pieces.
+async fn with_responses() -> (tempfile::TempDir, Position, Position) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = open(directory.path());
+    let result = Some(Bytes::from(vec![b'r'; 70_000]));
+    let dead = append(&store, draft(b"dead")).await;
+    let history = Bytes::from_static(b"three times");
+    one(&store, Change::Bury { position: dead, history, result: result.clone() }).await;
+    let ended = append(&store, draft(b"ended")).await;
+    one(&store, end_kept(ended, 100, result)).await;
+    store.close().await;
+    (directory, dead, ended)
+}

@@ -43,7 +43,7 @@ fn with(change: impl FnOnce(&mut Limits)) -> State {
     state
 }
 
-fn entry(position: u64) -> Entry {
+pub(crate) fn entry(position: u64) -> Entry {
     Entry {
         position: Position(position),
         order: position,

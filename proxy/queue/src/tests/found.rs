@@ -2,6 +2,7 @@
 
 use super::crash::{directory, open};
 use super::*;
+use crate::state::tests::entry;
 
 /// A message that is a day old when it is redriven, and its attempt then under way.
 async fn redriven_late(house: &House) -> MessageId {
@@ -179,19 +180,7 @@ fn a_purge_takes_steps_that_a_small_store_can_write() {
 fn messages_of_a_queue_whose_row_was_lost_stand_still_and_hold_up_nobody() {
     house(policy(), |house| async move {
         let lost = house.queue.ask(|worker, answer| {
-            let entry = store::message::Entry {
-                position: store::message::Position(9999),
-                order: 9999,
-                queue: store::message::QueueId(77),
-                lane: None,
-                priority: 3,
-                due_at: None,
-                attempts: 0,
-                begun: false,
-                tried: false,
-                bytes: 10,
-                state: store::message::State::Waiting,
-            };
+            let entry = store::message::Entry { queue: store::message::QueueId(77), ..entry(9999) };
             let (mut state, now) = (worker.state.borrow_mut(), worker.now());
             state.set_line(77, crate::schedule::Limits::unknown(), false);
             state.recovered(&entry, 77, now, now);

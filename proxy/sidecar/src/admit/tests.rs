@@ -1,69 +1,22 @@
 //! tests of taking in that need no receiver.
 
 use std::future::poll_fn;
-use std::net::Ipv4Addr;
 use std::pin::pin;
 
 use http::HeaderValue;
 use http::header::HOST;
-use policy::queue::{Delivery, RateLimits};
-use queue::{CallbackCall, CallbackOf, Deliver, Delivering, Outgoing};
-use request::drain::Drain;
 
 use super::*;
-use crate::health::Health;
-use crate::queues::{Keys, Owner, Place};
+use crate::queues::tests::queues;
 
 pub(super) fn policy() -> AsyncPolicy {
-    AsyncPolicy {
-        name: "shop/orders".into(),
-        mode: Mode::Always,
-        methods: vec!["POST".into()],
-        durability: Durability::Memory,
-        queue_bytes_max: limits::QUEUE_BYTES_MAX,
-        queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-        body_bytes_max: limits::MESSAGE_BODY_BYTES_MAX,
-        ordering_header: None,
-        delivery: Delivery::default(),
-        rate: RateLimits::default(),
-        idempotency_required: false,
-        idempotency_window: limits::IDEMPOTENCY_WINDOW,
-        result_ttl: limits::RESULT_TTL,
-        result_bytes_max: limits::RESULT_BYTES_MAX,
-        callback_hosts: Vec::new(),
-        callback_secret: None,
-        credentials: Credentials::Refuse,
-        grpc_ack: None,
-        paused: false,
-    }
-}
-
-struct Nowhere;
-
-impl Deliver for Nowhere {
-    fn deliver(&self, _: Outgoing) -> Delivering {
-        Box::pin(std::future::pending())
-    }
-
-    fn callback(&self, _: &CallbackOf<'_>) -> Option<CallbackCall> {
-        None
-    }
+    let methods = vec!["POST".into()];
+    let (mode, durability) = (Mode::Always, Durability::Memory);
+    AsyncPolicy { mode, methods, durability, ordering_header: None, ..AsyncPolicy::new("shop/orders") }
 }
 
 fn admit() -> Admit {
-    let place = Place {
-        directory: None,
-        bytes_max: 1 << 20,
-        memory_bytes_max: 64 << 20,
-        salvage: false,
-        allow_volatile: false,
-        key_file: None,
-    };
-    let (keys, metrics) = (Keys::new(&place), Metrics::new());
-    let health = Arc::new(Health::default());
-    let (owner, tasks) = (Owner { identity: "web".into(), address: Ipv4Addr::LOCALHOST }, Drain::new());
-    let queues = Queues::new(place, owner, keys, Arc::new(Nowhere), &metrics, health, tasks);
-    Admit::new(queues, &metrics)
+    Admit::new(queues(None), &Metrics::new())
 }
 
 fn parts(uri: &str, host: Option<&'static str>) -> Parts {

@@ -22,11 +22,11 @@ impl Deliver for Nobody {
     }
 }
 
-fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
+pub(crate) fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
     let place = Place {
         directory,
         bytes_max: 64 << 20,
-        memory_bytes_max: 1 << 20,
+        memory_bytes_max: 64 << 20,
         salvage: false,
         allow_volatile: true,
         key_file: None,

@@ -12,15 +12,7 @@ PRAGMA user_version = 1;";
 
 /// A dead letter and an ended message, in format 1.
 async fn before() -> (tempfile::TempDir, Position, Position) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (store, _) = open(directory.path());
-    let result = Some(Bytes::from(vec![b'r'; 70_000]));
-    let dead = append(&store, draft(b"dead")).await;
-    let history = Bytes::from_static(b"three times");
-    one(&store, Change::Bury { position: dead, history, result: result.clone() }).await;
-    let ended = append(&store, draft(b"ended")).await;
-    one(&store, end_kept(ended, 100, result)).await;
-    store.close().await;
+    let (directory, dead, ended) = with_responses().await;
     spoil(directory.path(), BACK);
     let file = rusqlite::Connection::open(directory.path().join("messages.db")).expect("it opens");
     let sums =

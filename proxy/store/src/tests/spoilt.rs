@@ -148,20 +148,6 @@ async fn an_empty_index_that_makes_no_sense_is_made_anew_by_a_salvage() {
     store.put_queue("orders".into(), Bytes::new()).await.expect("it is put");
 }
 
-/// A dead letter and an ended message, each with a history and a response of two pieces.
-async fn with_responses() -> (tempfile::TempDir, Position, Position) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (store, _) = open(directory.path());
-    let result = Some(Bytes::from(vec![b'r'; 70_000]));
-    let dead = append(&store, draft(b"dead")).await;
-    let history = Bytes::from_static(b"three times");
-    one(&store, Change::Bury { position: dead, history, result: result.clone() }).await;
-    let ended = append(&store, draft(b"ended")).await;
-    one(&store, end_kept(ended, 100, result)).await;
-    store.close().await;
-    (directory, dead, ended)
-}
-
 #[tokio::test]
 async fn a_response_that_is_not_the_one_that_was_written_is_as_good_as_none() {
     let flip = "SET data = CAST(x'73' || substr(data, 2) AS BLOB) WHERE key & 1023 =";
