@@ -4,6 +4,7 @@
 //! used an attempt up when it is found again, and reaches the dead letter in the end. Its end is
 //! flushed before the lane goes on.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,22 @@ impl Worker {
         if u32::from(entry.attempts) > message.policy().delivery.retry {
             return self.bury(named, message, Reason::Exhausted, None).await;
         }
+        if !self.begin_attempt(named, &message).await {
+            return;
+        }
+        message.loaded.entry.attempts = entry.attempts.saturating_add(1);
+        let mut made = self.carry(named, &message).await;
+        made.given_back = !self.carried.borrow_mut().remove(&position);
+        self.settle(named, message, made).await;
+    }
+
+    /// Writes that an attempt begins; `false`: it does not, and the message is ours no more.
+    async fn begin_attempt(&self, named: &Named, message: &Opened) -> bool {
+        let position = message.position();
+        if self.cut.get() {
+            self.state.borrow_mut().back(position, None, false, self.now());
+            return false;
+        }
         let mut steps = Vec::with_capacity(2);
         if message.changed {
             // Should this attempt be cut off too, the ones before are still told.
@@ -62,16 +79,24 @@ impl Worker {
             steps.push(Change::Retry { position, due_at: None, free: false, history });
         }
         steps.push(Change::Begin(position));
-        match self.shared.store.write(steps).await {
-            Ok(changed) if changed.first() != Some(&Changed::Missing) => {}
-            Ok(_) => return self.vanished(named, position, entry.bytes),
-            Err(error) => return self.not_now(named, position, None, &error),
+        let begins = Begins::one_of(&self.beginning);
+        let written = self.shared.store.write(steps).await;
+        drop(begins);
+        match written {
+            Ok(changed) if changed.first() != Some(&Changed::Missing) => {
+                self.carried.borrow_mut().insert(position);
+                // The drain gives it back.
+                !self.cut.get()
+            }
+            Ok(_) => {
+                self.vanished(named, position, message.loaded.entry.bytes);
+                false
+            }
+            Err(error) => {
+                self.not_now(named, position, None, &error);
+                false
+            }
         }
-        message.loaded.entry.attempts = entry.attempts.saturating_add(1);
-        self.carried.borrow_mut().insert(position);
-        let mut made = self.carry(named, &message).await;
-        made.given_back = !self.carried.borrow_mut().remove(&position);
-        self.settle(named, message, made).await;
     }
 
     async fn carry(&self, named: &Named, message: &Opened) -> Made {
@@ -248,6 +273,22 @@ impl Worker {
 
     pub(crate) fn id(&self, head: &Head, position: Position) -> MessageId {
         MessageId::new(self.shared.class, head.enqueued_at(), position, self.shared.holder)
+    }
+}
+
+/// An attempt whose beginning is being written, until this is dropped.
+struct Begins<'a>(&'a Cell<usize>);
+
+impl<'a> Begins<'a> {
+    fn one_of(all: &'a Cell<usize>) -> Self {
+        all.set(all.get() + 1);
+        Self(all)
+    }
+}
+
+impl Drop for Begins<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

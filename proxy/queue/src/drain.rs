@@ -26,12 +26,16 @@ impl Worker {
                 worker.phase.set(Phase::Stopping);
             }
             let _ = timeout_at(end, worker.until(|| worker.under_way() == 0)).await;
+            worker.cut.set(true);
+            // They are flushed, or refused, with what else the store has gathered.
+            worker.until(|| worker.beginning.get() == 0).await;
             worker.give_back().await;
             let _ = answer.send(worker.left_behind());
         });
     }
 
-    /// Attempts that the end of the budget cuts off use nothing up: no dead letter because of a shutdown.
+    /// Attempts that the end of the budget cuts off use nothing up, be it before their first byte has left: no
+    /// dead letter because of a shutdown.
     /// One that ends after all, before the store is closed, settles as ever, but is not given back again.
     async fn give_back(&self) {
         let cut = self.carried.take();

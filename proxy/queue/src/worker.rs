@@ -68,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) redrives: Cell<u64>,
     /// Messages whose attempts are on their way out.
     pub(crate) carried: RefCell<HashSet<Position>>,
+    /// Attempts whose beginning is being written.
+    pub(crate) beginning: Cell<usize>,
+    /// A drain's budget is over: what has not gone out stays.
+    pub(crate) cut: Cell<bool>,
     tasks: RefCell<JoinSet<()>>,
     inbox: Arc<Inbox>,
     found: RefCell<Vec<QueueId>>,
@@ -100,6 +104,8 @@ impl Worker {
             redriving: RefCell::default(),
             redrives: Cell::default(),
             carried: RefCell::default(),
+            beginning: Cell::default(),
+            cut: Cell::default(),
             tasks: RefCell::default(),
             inbox: opening.inbox,
             found: RefCell::new(ids),

@@ -245,6 +245,42 @@ fn attempts_that_a_drain_cuts_off_are_given_back_together_and_once() {
 }
 
 #[test]
+fn an_attempt_whose_beginning_is_being_written_at_the_end_of_the_budget_uses_none_up() {
+    use store::message::{Change, Position};
+
+    super::crash::directory(|directory| async move {
+        let mut policy = policy();
+        policy.delivery.retry = 0;
+        let house = House::open(Some(directory.clone()), policy.clone());
+        let mut ids = Vec::new();
+        for at in 0..8 {
+            ids.push(house.add(&at.to_string()).await);
+        }
+        // What the store does first.
+        let nothing = vec![Change::Quarantine(Position(1 << 39)); 500];
+        for _ in 0..200 {
+            let (store, nothing) = (house.queue.shared().store.clone(), nothing.clone());
+            tokio::task::spawn_local(async move { store.write(nothing).await });
+        }
+        tokio::task::yield_now().await;
+        house.queue.start().await.unwrap();
+        let begins = || async {
+            let asked = house.queue.ask(|worker, answer| drop(answer.send(worker.beginning.get())));
+            asked.await.unwrap() == ids.len()
+        };
+        until(begins, "all of them begin").await;
+        house.queue.drained(Duration::ZERO).await.unwrap();
+        assert_eq!(house.receiver.count(), 0, "none has gone out");
+        house.close().await;
+        let house = super::crash::open(&directory, policy).await;
+        for id in ids {
+            assert_eq!(house.until(id, MessageState::Succeeded).await.attempts_used, 1);
+        }
+        house.close().await;
+    });
+}
+
+#[test]
 fn clients_that_went_are_forgotten_although_their_messages_wait_on() {
     let policy = AsyncPolicy { queue_messages_max: 10_000, paused: true, ..policy() };
     house(policy, |house| async move {
