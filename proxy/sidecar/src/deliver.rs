@@ -24,7 +24,7 @@ use request::body::{Body, Received};
 use request::forward::{Passage, forward};
 use request::headers::strip_hop_by_hop;
 use request::outcome::{Cause, Failure};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admit::call::{Answered, AttemptOf, Call};
 use crate::callback;
@@ -33,7 +33,8 @@ use crate::observe::Observation;
 use crate::outbound::Outbound;
 use crate::queues::Keys;
 use crate::sink;
-use kept::{Keeping, kib};
+use crate::telemetry::Metrics;
+use kept::{Keeping, Room};
 
 /// Attempts handed to one worker that it has not begun yet.
 const HANDED_MAX: usize = 64;
@@ -48,8 +49,7 @@ pub(crate) struct Job {
 /// What every attempt of the process uses.
 struct Lent {
     keys: Arc<Keys>,
-    /// KiB of responses that may be kept at once.
-    room: Arc<Semaphore>,
+    room: Room,
 }
 
 /// Hands attempts to the workers in turn.
@@ -65,9 +65,9 @@ pub(crate) fn handed(workers: u32) -> (Vec<mpsc::Sender<Job>>, Vec<mpsc::Receive
 }
 
 impl Deliveries {
-    pub(crate) fn new(workers: Vec<mpsc::Sender<Job>>, keys: Arc<Keys>) -> Self {
+    pub(crate) fn new(workers: Vec<mpsc::Sender<Job>>, keys: Arc<Keys>, metrics: &Metrics) -> Self {
         let total = usize::try_from(limits::RESULT_BYTES_TOTAL).unwrap_or(usize::MAX);
-        let room = Arc::new(Semaphore::new(kib(total) as usize));
+        let room = Room::of(total, metrics);
         Self { workers, next: AtomicUsize::new(0), lent: Arc::new(Lent { keys, room }) }
     }
 }

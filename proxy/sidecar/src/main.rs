@@ -156,7 +156,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (handed, jobs) = deliver::handed(config.workers);
     let place = config.queues();
     let keys = Keys::new(&place);
-    let deliveries = Arc::new(Deliveries::new(handed, keys.clone()));
+    let deliveries = Arc::new(Deliveries::new(handed, keys.clone(), &metrics));
     let owner = Owner { identity: config.identity().to_string().into(), address: config.holder() };
     let queues = Queues::new(place, owner, keys, deliveries, &metrics, health.clone(), drain.clone());
     let messages = Arc::new(Messages::new(queues.clone(), config.holder()));

@@ -1,20 +1,88 @@
 //! kept: a response's body in memory, whole or not at all, within what the process may hold.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use policy::limits;
 use policy::queue::AsyncPolicy;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::admit::call::Call;
+use crate::telemetry::Metrics;
+
+/// The room that responses of the whole process have, and how long they wait for it.
+#[derive(Clone)]
+pub(super) struct Room {
+    kib: Arc<Semaphore>,
+    waiting: Gauge,
+    waited_seconds: Counter<f64, AtomicU64>,
+}
+
+impl Room {
+    pub(super) fn of(bytes: usize, metrics: &Metrics) -> Self {
+        let room = Self::unseen(kib(bytes) as usize);
+        metrics.with(|registry| {
+            registry.register(
+                "tidegate_sidecar_async_responses_waiting",
+                "Responses to messages that are not read on for want of room",
+                room.waiting.clone(),
+            );
+            registry.register(
+                "tidegate_sidecar_async_response_wait_seconds",
+                "Seconds that responses to messages have waited for room, all together",
+                room.waited_seconds.clone(),
+            );
+        });
+        room
+    }
+
+    fn unseen(kib: usize) -> Self {
+        let kib = Arc::new(Semaphore::new(kib));
+        Self { kib, waiting: Gauge::default(), waited_seconds: Counter::default() }
+    }
+
+    /// Room for so many bytes, once there is.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = kib(bytes);
+        if let Ok(room) = self.kib.clone().try_acquire_many_owned(kib) {
+            return Some(room);
+        }
+        let _waits = Waits::begin(self);
+        // The semaphore is never closed.
+        self.kib.clone().acquire_many_owned(kib).await.ok()
+    }
+}
+
+/// A response that waits; also one whose attempt is given up has waited.
+struct Waits<'a> {
+    room: &'a Room,
+    since: Instant,
+}
+
+impl<'a> Waits<'a> {
+    fn begin(room: &'a Room) -> Self {
+        room.waiting.inc();
+        Self { room, since: Instant::now() }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.room.waiting.dec();
+        self.room.waited_seconds.inc_by(self.since.elapsed().as_secs_f64());
+    }
+}
 
 /// A body that is read.
 pub(super) struct Keeping {
     /// A longer one is not kept; `None`: this one is not, and what comes of it is thrown away.
     bytes_max: Option<usize>,
-    room: Arc<Semaphore>,
+    room: Room,
     held: Option<OwnedSemaphorePermit>,
     bytes: BytesMut,
 }
@@ -32,7 +100,7 @@ impl AsRef<[u8]> for Kept {
 }
 
 /// What bytes take of the room.
-pub(super) fn kib(bytes: usize) -> u32 {
+fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
@@ -44,7 +112,7 @@ fn is_asked_for(call: &Call, policy: &AsyncPolicy, status: StatusCode) -> bool {
 }
 
 impl Keeping {
-    pub(super) fn of(call: &Call, policy: &AsyncPolicy, status: StatusCode, room: &Arc<Semaphore>) -> Self {
+    pub(super) fn of(call: &Call, policy: &AsyncPolicy, status: StatusCode, room: &Room) -> Self {
         let most = policy.result_bytes_max.min(limits::RESULT_BYTES_CAP);
         let bytes_max = is_asked_for(call, policy, status).then(|| usize::try_from(most).unwrap_or(0));
         Self { bytes_max, room: room.clone(), held: None, bytes: BytesMut::new() }
@@ -62,8 +130,7 @@ impl Keeping {
         }
         if self.held.is_none() {
             let whole = rest.map_or(bytes_max, |rest| so_far + rest);
-            // The semaphore is never closed.
-            self.held = self.room.clone().acquire_many_owned(kib(whole)).await.ok();
+            self.held = self.room.take(whole).await;
         }
         self.bytes.extend_from_slice(part);
     }
@@ -83,37 +150,52 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Waker};
+    use std::time::Duration;
 
     use super::*;
 
-    fn keeping(bytes_max: usize, room: &Arc<Semaphore>) -> Keeping {
+    fn keeping(bytes_max: usize, room: &Room) -> Keeping {
         Keeping { bytes_max: Some(bytes_max), room: room.clone(), held: None, bytes: BytesMut::new() }
     }
 
-    #[tokio::test]
+    fn free(room: &Room) -> usize {
+        room.kib.available_permits()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_body_waits_for_room_and_gives_it_back_when_its_last_copy_is_gone() {
-        let room = Arc::new(Semaphore::new(4));
+        let room = Room::unseen(4);
         let mut first = keeping(4096, &room);
         first.take(&[1; 1000], None).await;
-        assert_eq!(room.available_permits(), 0, "of an unknown length: as long as it may be");
+        assert_eq!(free(&room), 0, "of an unknown length: as long as it may be");
         let mut second = keeping(4096, &room);
-        let waits = pin!(second.take(&[2; 2000], Some(0))).poll(&mut Context::from_waker(Waker::noop()));
-        assert!(waits.is_pending(), "there is no room");
+        {
+            let mut waits = pin!(second.take(&[2; 2000], Some(0)));
+            let polled = waits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending(), "there is no room");
+            assert_eq!(room.waiting.get(), 1);
+            tokio::time::advance(Duration::from_secs(3)).await;
+        }
+        assert_eq!(
+            (room.waiting.get(), room.waited_seconds.get()),
+            (0, 3.0),
+            "given up, it has waited all the same"
+        );
         first.take(&[1; 1000], Some(0)).await;
         let kept = first.whole().unwrap();
-        assert_eq!((kept.len(), room.available_permits()), (2000, 2), "what it did not need is free");
+        assert_eq!((kept.len(), free(&room)), (2000, 2), "what it did not need is free");
         second.take(&[2; 2000], Some(0)).await;
-        assert_eq!((room.available_permits(), second.whole().unwrap().len()), (0, 2000));
+        assert_eq!((free(&room), second.whole().unwrap().len()), (0, 2000));
         let copy = kept.clone();
         drop(kept);
-        assert_eq!(room.available_permits(), 2);
+        assert_eq!(free(&room), 2);
         drop(copy);
-        assert_eq!(room.available_permits(), 4);
+        assert_eq!(free(&room), 4);
     }
 
     #[tokio::test]
     async fn a_body_that_is_too_long_or_that_nobody_will_see_takes_no_room() {
-        let room = Arc::new(Semaphore::new(0));
+        let room = Room::unseen(0);
         let mut told = keeping(2000, &room);
         told.take(&[0; 1000], Some(1001)).await;
         assert_eq!(told.whole(), None);
@@ -122,10 +204,10 @@ mod tests {
         unasked.take(&[0; 1000], None).await;
         assert_eq!((unasked.bytes.capacity(), unasked.whole()), (0, None));
         assert_eq!(keeping(0, &room).whole(), Some(Bytes::new()), "an empty one needs none");
-        let room = Arc::new(Semaphore::new(2));
+        let room = Room::unseen(2);
         let mut grown = keeping(2000, &room);
         grown.take(&[0; 1500], None).await;
         grown.take(&[0; 501], None).await;
-        assert_eq!((room.available_permits(), grown.whole()), (2, None));
+        assert_eq!((free(&room), grown.whole()), (2, None));
     }
 }
