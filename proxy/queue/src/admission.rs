@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use policy::limits;
-
 use crate::enqueue::Refused;
 use crate::handle::Shared;
 use crate::named::Named;
@@ -41,7 +39,7 @@ impl Shared {
     /// [`Refused::QueueFull`], [`Refused::SourceOverQuota`]: nothing was taken.
     pub(crate) fn reserve(self: &Arc<Self>, named: &Arc<Named>, bytes: u64) -> Result<Reserved, Refused> {
         let now = self.steady.now();
-        if self.total.fetch_add(1, Ordering::SeqCst) >= limits::MESSAGES_TOTAL {
+        if self.total.fetch_add(1, Ordering::SeqCst) >= self.messages_max {
             self.total.fetch_sub(1, Ordering::SeqCst);
             return Err(Refused::SourceOverQuota { retry_after: named.retry_after(now) });
         }

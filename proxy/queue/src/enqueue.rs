@@ -90,6 +90,12 @@ pub enum Refused {
         /// When there may be room.
         retry_after: Duration,
     },
+    /// 429: as many idempotency keys are remembered as may be.
+    #[error("{keys_max} idempotency keys are remembered, as many as may be")]
+    TooManyKeys {
+        /// Keys that may be.
+        keys_max: u64,
+    },
     /// 429: a queue more than may be.
     #[error("too many queues")]
     TooManyQueues,
@@ -124,6 +130,7 @@ impl Refused {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after } | Self::SourceOverQuota { retry_after } => Some(*retry_after),
+            Self::TooManyKeys { .. } => Some(limits::QUEUE_RETRY_AFTER_MAX),
             Self::TooManyQueues | Self::Draining | Self::DiskFull(_) => Some(limits::QUEUE_RETRY_AFTER_MIN),
             Self::OtherFingerprint | Self::TooLarge { .. } | Self::Poisoned(_) | Self::Invalid(_) => None,
         }
@@ -296,6 +303,7 @@ fn unless_damaged<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, R
 fn refused(error: StoreError) -> Refused {
     match error {
         StoreError::Full(why) => Refused::DiskFull(why),
+        StoreError::TooManyKeys(keys_max) => Refused::TooManyKeys { keys_max },
         StoreError::TooLarge { bytes, bytes_max } => Refused::TooLarge { bytes, bytes_max },
         StoreError::Closed => Refused::Draining,
         StoreError::Poisoned(why) | StoreError::Read(why) => Refused::Poisoned(why),

@@ -33,6 +33,10 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Bytes the store may take.
     pub bytes_max: u64,
+    /// Messages that may wait in all queues together; at most [`limits::MESSAGES_TOTAL`].
+    pub messages_max: u64,
+    /// Idempotency keys that may be remembered; at most [`store::limits::DEDUPE_ROWS_MAX`].
+    pub keys_max: u64,
     /// Keep what can be read of a damaged directory.
     pub salvage: bool,
     /// Open it also on a file system that keeps nothing over a crash. For demonstrations and for
@@ -78,6 +82,7 @@ pub(crate) struct Shared {
     pub(crate) steady: Steady,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
+    pub(crate) messages_max: u64,
     pub(crate) runtime: Handle,
     /// Messages that wait or are being written, in all queues.
     pub(crate) total: AtomicU64,
@@ -167,6 +172,7 @@ impl Queue {
             steady,
             store: opening.opened.store.clone(),
             metrics: options.metrics,
+            messages_max: options.messages_max.min(limits::MESSAGES_TOTAL),
             runtime: Handle::current(),
             total: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),

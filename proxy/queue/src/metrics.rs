@@ -71,6 +71,7 @@ pub(crate) enum EnqueueResult {
     Duplicate,
     QueueFull,
     SourceOverQuota,
+    TooManyKeys,
     TooManyQueues,
     OtherFingerprint,
     Draining,
@@ -79,11 +80,12 @@ pub(crate) enum EnqueueResult {
     Invalid,
 }
 
-const ENQUEUE_RESULTS: [&str; 10] = [
+const ENQUEUE_RESULTS: [&str; 11] = [
     "accepted",
     "duplicate",
     "queue_full",
     "source_over_quota",
+    "too_many_keys",
     "too_many_queues",
     "other_fingerprint",
     "draining",
@@ -99,6 +101,7 @@ impl EnqueueResult {
             Ok(_) => Self::Accepted,
             Err(Refused::QueueFull { .. }) => Self::QueueFull,
             Err(Refused::SourceOverQuota { .. }) => Self::SourceOverQuota,
+            Err(Refused::TooManyKeys { .. }) => Self::TooManyKeys,
             Err(Refused::TooManyQueues) => Self::TooManyQueues,
             Err(Refused::OtherFingerprint) => Self::OtherFingerprint,
             Err(Refused::Draining) => Self::Draining,

@@ -141,6 +141,7 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
     let store = store::Options {
         directory: options.directory.clone(),
         bytes_max: options.bytes_max,
+        keys_max: options.keys_max,
         salvage: options.salvage,
         allow_volatile: options.allow_volatile,
         vfs: options.vfs.clone(),
@@ -161,8 +162,22 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
     let mut index = Index::default();
     let opened = Store::open(store, &mut |entry| index.see(entry, now))?;
     index.put_in_before(u64::MAX, now);
+    if let Some(store::AfterPoison { reason, in_place }) = &opened.after_poison {
+        match in_place {
+            None => {
+                tracing::warn!(reason, "the disk had failed: what checks was copied into a fresh database")
+            }
+            Some(why) => tracing::warn!(
+                reason,
+                why,
+                "the disk had failed and nothing was copied: all pages are in order, and the store goes on with \
+                 them; give it more room or another volume, and start it again"
+            ),
+        }
+    }
     if opened.lost > 0 {
-        tracing::error!(messages = opened.lost, "a salvage had to leave messages behind");
+        let messages = opened.lost;
+        tracing::error!(messages, "messages that do not check were left behind, in the files damaged-*.db");
     }
     Ok(Opening { opened, index, inbox })
 }

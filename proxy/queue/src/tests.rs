@@ -204,6 +204,8 @@ impl House {
         let options = Options {
             directory,
             bytes_max,
+            messages_max: policy::limits::MESSAGES_TOTAL,
+            keys_max: store::limits::DEDUPE_ROWS_MAX,
             salvage: false,
             allow_volatile: true,
             vfs: None,

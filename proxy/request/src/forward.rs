@@ -179,6 +179,15 @@ pub fn check_head<B>(request: &mut Request<B>, shared: &Shared) -> Result<(), Fa
     Ok(())
 }
 
+/// As [`check_head`], and whether the next sidecar, which makes the same check, lets it pass with our mark.
+///
+/// # Errors
+/// As [`check_head`].
+pub fn check_both_ways<B>(request: &mut Request<B>, shared: &Shared) -> Result<(), Failure> {
+    check_head(request, shared)?;
+    if is_too_large(request) { Err(Failure::head_too_large()) } else { Ok(()) }
+}
+
 /// A request's way once its backend is known.
 struct Leg<'a> {
     rule: &'a CompiledRule,

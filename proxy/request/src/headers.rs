@@ -11,7 +11,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 use policy::limits;
 
-pub(crate) const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
+/// Says, between sidecars, what a request was before it became HTTP/2.
+pub const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
 pub(crate) const PROXY_CONNECTION_L5D: HeaderName = HeaderName::from_static("l5d-proxy-connection");

@@ -33,7 +33,7 @@ use prometheus_client::metrics::family::Family;
 use queue::{Accepted, Enqueue, Outcome, Queue, Refused};
 use request::body::{Body, Received};
 use request::headers::{strip_hop_by_hop, wants_upgrade};
-use request::outcome::{Failure, is_grpc};
+use request::outcome::{Cause, Failure, is_grpc};
 use store::message::Timestamp;
 
 use crate::queues::Queues;
@@ -148,8 +148,10 @@ impl Admit {
                 self.unary_or_proxy(policy, parts, body, going, &answer, proxy).await
             }
             Decision::TakeIn => {
-                proxy.check(&mut call::outline(&parts))?;
-                let taken = self.take_in(policy, parts, body, going, &answer).await;
+                let taken = match unsendable(proxy, &parts)? {
+                    Some(problem) => Err(problem),
+                    None => self.take_in(policy, parts, body, going, &answer).await,
+                };
                 Ok(taken.unwrap_or_else(|problem| self.refuse(&answer, problem)))
             }
             Decision::TryFirst => self.try_first(policy, parts, body, going, &answer, proxy).await,
@@ -169,8 +171,7 @@ impl Admit {
     ) -> Result<Response<Body>, Failure> {
         let stored = match self.room.read_unary(&mut body, &Bounds::to_store(policy)).await {
             Ok((whole, held)) => {
-                proxy.check(&mut call::outline(&parts))?;
-                match check(policy, &parts) {
+                match unsendable(proxy, &parts)?.map_or_else(|| check(policy, &parts), Err) {
                     Ok(asked) => {
                         self.store(policy, Ready { parts, body: whole, asked, held }, going, answer).await
                     }
@@ -323,6 +324,17 @@ fn timestamp(at: SystemTime) -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Why no attempt at a request could be made: its head is too large for what a delivery adds to it.
+fn unsendable(proxy: &impl Proxy, parts: &Parts) -> Result<Option<Problem>, Failure> {
+    match proxy.check(&mut call::outline(parts)) {
+        Err(failure) if failure.cause == Cause::HeadTooLarge => {
+            let detail = format!("{}, with what a delivery adds to it", failure.details);
+            Ok(Some(Problem::new(problem::HEAD_TOO_LARGE, detail)))
+        }
+        checked => checked.map(|()| None),
+    }
+}
+
 /// What can be refused before the body is read.
 fn check(policy: &AsyncPolicy, parts: &Parts) -> Result<Asked, Problem> {
     let now = SystemTime::now();
@@ -354,9 +366,10 @@ fn check(policy: &AsyncPolicy, parts: &Parts) -> Result<Asked, Problem> {
 /// What a refusal of the queue's is told as.
 fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
     let kind = match refused {
-        Refused::QueueFull { .. } | Refused::SourceOverQuota { .. } | Refused::TooManyQueues => {
-            problem::OVER_QUOTA
-        }
+        Refused::QueueFull { .. }
+        | Refused::SourceOverQuota { .. }
+        | Refused::TooManyKeys { .. }
+        | Refused::TooManyQueues => problem::OVER_QUOTA,
         Refused::OtherFingerprint => problem::KEY_REUSED,
         Refused::Draining => problem::DRAINING,
         Refused::DiskFull(_) => problem::DISK_FULL,

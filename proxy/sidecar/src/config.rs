@@ -150,6 +150,14 @@ pub(crate) struct Config {
     /// Bytes that messages of durability Memory may take.
     #[arg(long, env = "TIDEGATE_QUEUE_MEMORY_BYTES_MAX", default_value = "64Mi", value_parser = bytes)]
     pub(crate) queue_memory_bytes_max: u64,
+    /// Messages that may wait at once, in all queues of a durability: 28 to 40 bytes of memory each. More
+    /// are answered 429.
+    #[arg(long, env = "TIDEGATE_QUEUE_MESSAGES_MAX", default_value_t = limits::MESSAGES_TOTAL, value_parser = clap::value_parser!(u64).range(1..=limits::MESSAGES_TOTAL))]
+    pub(crate) queue_messages_max: u64,
+    /// Idempotency keys that may be remembered at once, by a durability: 6 bytes of memory each. Further
+    /// ones are answered 429.
+    #[arg(long, env = "TIDEGATE_QUEUE_KEYS_MAX", default_value_t = store::limits::DEDUPE_ROWS_MAX, value_parser = clap::value_parser!(u64).range(1..=store::limits::DEDUPE_ROWS_MAX))]
+    pub(crate) queue_keys_max: u64,
     /// Open a damaged directory: keep what can be read, report the rest, leave the damaged files
     /// beside.
     #[arg(long, env = "TIDEGATE_QUEUE_SALVAGE")]
@@ -214,6 +222,8 @@ impl Config {
             directory: self.queue_directory.clone(),
             bytes_max: self.queue_bytes_max,
             memory_bytes_max: self.queue_memory_bytes_max,
+            messages_max: self.queue_messages_max,
+            keys_max: self.queue_keys_max,
             salvage: self.queue_salvage,
             allow_volatile: self.queue_allow_volatile,
             key_file: self.queue_key_file.clone(),

@@ -189,6 +189,11 @@ fn room(store: &Store) -> Markup {
                 b { "The store (" (store.durability) ") is damaged, start the sidecar with --queue-salvage: " } (why)
             }
         }
+        @if let Some(why) = &store.doubted {
+            p.bad role="alert" {
+                b { "The store (" (store.durability) ") goes on with files whose disk has failed: " } (why)
+            }
+        }
         @if let Some(why) = &store.full {
             p.bad role="alert" { b { "The store (" (store.durability) ") is full, nothing is taken in: " } (why) }
         }

@@ -39,6 +39,10 @@ pub(crate) struct Place {
     pub(crate) bytes_max: u64,
     /// Bytes that messages of class `Memory` may take.
     pub(crate) memory_bytes_max: u64,
+    /// Messages that may wait in each store, in all its queues.
+    pub(crate) messages_max: u64,
+    /// Idempotency keys that each may remember.
+    pub(crate) keys_max: u64,
     pub(crate) salvage: bool,
     pub(crate) allow_volatile: bool,
     pub(crate) key_file: Option<PathBuf>,
@@ -287,6 +291,8 @@ impl Queues {
         let options = Options {
             directory,
             bytes_max,
+            messages_max: self.place.messages_max,
+            keys_max: self.place.keys_max,
             salvage: self.place.salvage,
             allow_volatile: self.place.allow_volatile,
             vfs: None,

@@ -10,9 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::limits::{
-    DEDUPE_DROP_ROWS, DEDUPE_ROWS_MAX, GENERATION_BITS, GENERATION_ROWS_MIN, GENERATION_WINDOW_SHARE,
-};
+use crate::limits::{DEDUPE_DROP_ROWS, GENERATION_BITS, GENERATION_ROWS_MIN, GENERATION_WINDOW_SHARE};
 use crate::message::{Position, Timestamp};
 
 const TAG_BITS: u32 = u32::BITS - GENERATION_BITS;
@@ -49,9 +47,9 @@ struct Generation {
 }
 
 impl Generations {
-    /// There is room for `more` keys.
-    pub(crate) fn room(&self, more: u64) -> bool {
-        self.rows + more <= DEDUPE_ROWS_MAX
+    /// Keys there are.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Finds a key that is still valid; `read` reads a row from the disk.

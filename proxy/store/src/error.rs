@@ -19,6 +19,10 @@ pub enum StoreError {
         /// Bytes that may be.
         bytes_max: u64,
     },
+    /// As many keys are remembered as may be. Nothing of it was stored; it may be tried again when some have been
+    /// forgotten.
+    #[error("{0} keys are remembered, as many as may be")]
+    TooManyKeys(u64),
     /// A write or a flush failed, now or earlier: nobody knows what the disk holds. Nothing is taken
     /// in or handed out until the program is started again.
     #[error("the store cannot be trusted any more, the outcome is unknown: {0}")]

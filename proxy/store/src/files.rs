@@ -1,13 +1,13 @@
 //! files: the directory of a store: who has it, what it is on, and what is thrown away before it is read.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags};
 
 use crate::error::OpenError;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{PAGE_BYTES, REASON_BYTES_MAX};
 use crate::trouble::has_no_room;
 
 /// The database.
@@ -22,6 +22,8 @@ const JOURNAL: &str = "messages.db-journal";
 const LOCK: &str = "lock";
 /// Room for settles while the disk is full.
 const BALLAST: &str = "ballast";
+/// Why the disk was not trusted any more by whoever had the directory before.
+const POISONED: &str = "poisoned";
 
 /// File systems that forget: the magic number (`statfs(2)`) and the name.
 const FORGETFUL: &[(u64, &str)] = &[
@@ -100,10 +102,7 @@ impl Directory {
             Err(other) => return Err(other),
         }
         for name in [DATABASE, WAL, INDEX, JOURNAL] {
-            match std::fs::remove_file(self.file(name)) {
-                Err(other) if other.kind() != io::ErrorKind::NotFound => return Err(other),
-                _ => {}
-            }
+            remove(&self.file(name))?;
         }
         self.flush_names()
     }
@@ -121,6 +120,38 @@ impl Directory {
     /// The database as it is held; `None` if it is new.
     pub(crate) fn database(&self) -> Option<&File> {
         self.database.as_ref()
+    }
+
+    /// Where a poison is written down.
+    pub(crate) fn poison_note(&self) -> PoisonNote {
+        PoisonNote(self.file(POISONED))
+    }
+
+    /// Why it was poisoned, if that was written down; as much of it as can be read.
+    pub(crate) fn poisoned(&self) -> io::Result<Option<String>> {
+        let mut said = Vec::new();
+        match File::open(self.file(POISONED)) {
+            Ok(file) => file.take(REASON_BYTES_MAX).read_to_end(&mut said)?,
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        let said = String::from_utf8_lossy(&said);
+        Ok(Some(if said.is_empty() { "nobody knows why".to_owned() } else { said.into_owned() }))
+    }
+
+    /// Its files are trusted again.
+    pub(crate) fn forget_poison(&self) -> io::Result<()> {
+        remove(&self.file(POISONED))?;
+        self.flush_names()
+    }
+
+    /// Bytes of a file; 0 where there is none.
+    pub(crate) fn length_of(&self, name: &str) -> io::Result<u64> {
+        match std::fs::metadata(self.file(name)) {
+            Ok(found) => Ok(found.len()),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(other) => Err(other),
+        }
     }
 
     /// Flushes the names of the files in it, and its own name.
@@ -165,13 +196,37 @@ impl Directory {
     }
 }
 
+/// Where a poison is written down, so that the next opening knows of it.
+#[derive(Debug)]
+pub(crate) struct PoisonNote(PathBuf);
+
+impl PoisonNote {
+    /// Writes why. It is the disk that has just failed: when this fails too, the next opening drops the
+    /// kernel's pages and looks, as it always does.
+    pub(crate) fn write(&self, reason: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&self.0)?;
+        let most = usize::try_from(REASON_BYTES_MAX).unwrap_or(usize::MAX);
+        // Without room for its bytes its name says enough.
+        let written = file.write_all(&reason.as_bytes()[..reason.len().min(most)]);
+        file.sync_all()?;
+        File::open(self.0.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        written
+    }
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// Takes blocks for `bytes`, by writing them where the file system cannot do it otherwise.
 fn set_aside(mut file: &File, bytes: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::OPNOTSUPP) => {
-            io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut file).map(|_| ())
-        }
+        Err(rustix::io::Errno::OPNOTSUPP) => io::copy(&mut io::repeat(0).take(bytes), &mut file).map(|_| ()),
         Err(other) => Err(other.into()),
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! # On disk
 //! A directory holds `messages.db`, what was written ahead of it (`-wal`, and `-shm`, SQLite's index of
-//! that), `lock`, held by the one process that has it, and `ballast`, room for settles on a full disk.
+//! that), `lock`, held by the one process that has it, and `ballast`, room for settles on a full disk. After a
+//! failure there is `poisoned`, which says what failed.
 //! - `messages`: one row of about 40 bytes for each, by *position*: a number that goes up and is never
 //!   given twice. Positions are set aside 65,536 at a time in `meta`, so a stop without a close skips some.
 //! - `contents`: head and body in pieces of at most 64 KiB, apart, so that a scan of `messages` passes
@@ -49,9 +50,10 @@
 //! After a failed write or flush nobody knows what the disk holds: a later flush that succeeds, and even
 //! what is read back, prove nothing (Rebello et al., "Can Applications Recover from fsync Failures?",
 //! USENIX ATC 2020). The store is *poisoned*: it answers everything with [`StoreError::Poisoned`] until
-//! the process has been started again. An opening first makes the kernel forget the pages of the files,
-//! then looks through the file for writing ahead for commits that SQLite would lose silently, and refuses
-//! a damaged directory unless it is to be salvaged. After a stop without a close all pages are looked
+//! the process has been started again, and leaves a note. An opening first makes the kernel forget the pages
+//! of the files. If there is a note, it copies what checks into a fresh database, where there is room for that
+//! ([`AfterPoison`]). It looks through the file for writing ahead for commits that SQLite would lose silently,
+//! and refuses a damaged directory unless it is to be salvaged. After a stop without a close all pages are looked
 //! through behind everybody's back; what is found is told ([`Event::Damaged`]).
 //!
 //! # How it ends
@@ -69,6 +71,7 @@ pub mod message;
 mod open;
 mod prefetch;
 mod reader;
+mod renew;
 mod rows;
 mod salvage;
 mod scan;
@@ -112,6 +115,8 @@ pub struct Options {
     pub directory: Option<PathBuf>,
     /// Bytes it may take, files for writing ahead and reserve included.
     pub bytes_max: u64,
+    /// Keys it may remember, each with 5.4 bytes of memory; at most [`limits::DEDUPE_ROWS_MAX`].
+    pub keys_max: u64,
     /// Keep what can be read of a damaged directory.
     pub salvage: bool,
     /// Open it also on a file system that keeps nothing over a crash. For demonstrations and for tests of
@@ -129,6 +134,7 @@ impl Default for Options {
         Self {
             directory: None,
             bytes_max: 256 * 1024 * 1024,
+            keys_max: limits::DEDUPE_ROWS_MAX,
             salvage: false,
             allow_volatile: false,
             vfs: None,
@@ -143,8 +149,21 @@ pub struct Opened {
     pub store: Store,
     /// Its queues.
     pub queues: Vec<QueueRow>,
-    /// Messages that a salvage had to leave behind, as far as they could be counted.
+    /// Messages that had to be left behind because they do not check, as far as they could be counted. The
+    /// files they were in are beside.
     pub lost: u64,
+    /// The disk had failed before.
+    pub after_poison: Option<AfterPoison>,
+}
+
+/// What an opening did about a disk that had failed: what checks was copied into a fresh database, or
+/// everything was looked through where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AfterPoison {
+    /// How it had failed.
+    pub reason: String,
+    /// Why nothing was copied.
+    pub in_place: Option<String>,
 }
 
 /// A handle; cheap to clone. The last one's drop closes the store and waits for that.
@@ -207,7 +226,8 @@ impl Store {
     /// much is on its way.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: none was done. [`StoreError::TooLarge`]: none ever will be.
+    /// [`StoreError::Full`], [`StoreError::TooManyKeys`]: none was done. [`StoreError::TooLarge`]: none ever
+    /// will be.
     /// [`StoreError::Poisoned`]: nobody knows.
     ///
     /// # Cancel safety

@@ -55,6 +55,15 @@ pub const CHECK_PAUSE: Duration = Duration::from_secs(10);
 /// ...and at most, twice as long each time: a store that is always that busy is looked through when it is not.
 pub const CHECK_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
+// ---- after a failure ----------------------------------------------------------------------------
+
+/// Bytes of the reason that is written down when a store is poisoned; the rest is cut off.
+pub const REASON_BYTES_MAX: u64 = KIB;
+/// Rows copied into a fresh database in one transaction...
+pub const COPY_ROWS: u64 = 1000;
+/// ...of so many bytes, unless one message is larger: it is written ahead of the copy and takes room there too.
+pub const COPY_BYTES: u64 = 4 * MIB;
+
 // ---- what is on its way -------------------------------------------------------------------------
 
 /// Writes that wait for the writer. At the edge senders wait.
@@ -135,8 +144,8 @@ pub const GENERATION_ROWS_MIN: usize = 4 * KIB as usize;
 /// The number of the last row there may be: generations are numbered up to 2⁴⁴, which is more of them than
 /// there are positions. Another number was not written by us.
 pub const DEDUPE_ROW_MAX: i64 = 1 << 62;
-/// Rows in all: 5.4 bytes of memory and about 60 of disk each. At the edge drafts with a new key are
-/// refused as full.
+/// Rows in all, unless a store is given fewer: 5.4 bytes of memory and about 60 of disk each. At the edge drafts
+/// with a new key are refused.
 pub const DEDUPE_ROWS_MAX: u64 = 4 * MIB;
 /// A generation is closed after this part of its window, so that it is gone soon after it is over.
 pub const GENERATION_WINDOW_SHARE: u64 = 8;

@@ -14,7 +14,8 @@ use crate::dedupe::Generations;
 use crate::error::OpenError;
 use crate::files::{DATABASE, Directory, WAL};
 use crate::limits::{
-    CHECKPOINT_CACHE_KIB, READER_CACHE_KIB, WAITING_READS_MAX, WAITING_WRITES_MAX, WRITER_CACHE_KIB,
+    CHECKPOINT_CACHE_KIB, DEDUPE_ROWS_MAX, READER_CACHE_KIB, WAITING_READS_MAX, WAITING_WRITES_MAX,
+    WRITER_CACHE_KIB,
 };
 use crate::message::{Entry, QueueId, QueueRow};
 use crate::reader::{self, Read};
@@ -24,7 +25,7 @@ use crate::shared::Shared;
 use crate::space::Budget;
 use crate::trouble::{described, is_damage, is_full};
 use crate::writer::{self, Job, Parts};
-use crate::{Inner, Opened, Options, Store, prefetch, salvage, sql, wal};
+use crate::{AfterPoison, Inner, Opened, Options, Store, prefetch, renew, salvage, sql, wal};
 
 /// What an opening says when it fails.
 pub(crate) struct Names<'a> {
@@ -77,10 +78,22 @@ fn in_memory(options: Options, budget: Budget, each: &mut dyn FnMut(Entry)) -> R
     let wrong = |wrong: Wrong| names.wrong(&wrong);
     let meta = scan::meta(&connection).map_err(wrong)?;
     let messages = scan::messages(&connection, meta, each).map_err(wrong)?;
+    let keys_max = options.keys_max.min(DEDUPE_ROWS_MAX);
     let contents = Contents { queues: Vec::new(), messages, dedupe: Generations::default(), meta };
     let shared = Arc::new(Shared::new(options.bytes_max, options.told));
-    let (directory, background, check, reads, lost) = (None, None, None, None, 0);
-    start(Ready { connection, directory, background, check, reads, shared, budget, contents, lost })
+    let (directory, background, check, reads, found) = (None, None, None, None, Before::default());
+    start(Ready {
+        connection,
+        directory,
+        background,
+        check,
+        reads,
+        shared,
+        budget,
+        keys_max,
+        contents,
+        found,
+    })
 }
 
 fn on_disk(
@@ -93,7 +106,7 @@ fn on_disk(
     let names = Names { directory: &path };
     let vfs = options.vfs.as_deref();
     directory.forget_pages().map_err(|e| names.disk(&e))?;
-    let lost = if options.salvage { salvage::if_damaged(&directory, vfs, &names)? } else { 0 };
+    let found = Before::of(&directory, &options, budget, &names)?;
     match wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
         wal::Found::Sound { commits: 0 } => {
             directory.forget_half_made().map_err(|e| names.disk(&e))?;
@@ -124,7 +137,9 @@ fn on_disk(
     let mut contents = Contents { queues, messages, dedupe, meta };
     make_up_queues(&connection, &mut contents).map_err(|e| names.sqlite(&e))?;
     directory.hold_ballast(budget.ballast).map_err(|e| names.disk(&e))?;
-    let shared = Arc::new(Shared::new(options.bytes_max, options.told));
+    let keys_max = options.keys_max.min(DEDUPE_ROWS_MAX);
+    let shared = Shared::new(options.bytes_max, options.told);
+    let shared = Arc::new(shared.over(directory.poison_note(), found.doubt()));
     let background = Background::start(further(CHECKPOINT_CACHE_KIB)?, Arc::clone(&shared));
     let background = Some(background.map_err(|e| names.disk(&e))?);
     let check = match meta.clean {
@@ -133,7 +148,53 @@ fn on_disk(
     };
     let check = check.transpose().map_err(|e| names.disk(&e))?;
     let (directory, reads) = (Some(directory), Some(reads));
-    start(Ready { connection, directory, background, check, reads, shared, budget, contents, lost })
+    start(Ready {
+        connection,
+        directory,
+        background,
+        check,
+        reads,
+        shared,
+        budget,
+        keys_max,
+        contents,
+        found,
+    })
+}
+
+/// What had to be done about a directory before it could be opened.
+#[derive(Default)]
+struct Before {
+    after_poison: Option<AfterPoison>,
+    lost: u64,
+}
+
+impl Before {
+    fn of(
+        directory: &Directory,
+        options: &Options,
+        budget: Budget,
+        names: &Names<'_>,
+    ) -> Result<Self, OpenError> {
+        let (vfs, bytes_max, salvage) = (options.vfs.as_deref(), options.bytes_max, options.salvage);
+        let means = renew::Means { vfs, budget, bytes_max, salvage };
+        let renewed = renew::if_poisoned(directory, means, names)?;
+        let mut before = renewed.map_or_else(Self::default, |renewed| Self {
+            after_poison: Some(renewed.after),
+            lost: renewed.lost,
+        });
+        if salvage {
+            before.lost += salvage::if_damaged(directory, vfs, names)?;
+        }
+        Ok(before)
+    }
+
+    /// Why the files are still in doubt.
+    fn doubt(&self) -> Option<Arc<str>> {
+        let after = self.after_poison.as_ref()?;
+        let why = after.in_place.as_ref()?;
+        Some(format!("the disk failed before: {}. Not copied: {why}", after.reason).into())
+    }
 }
 
 /// Opens the database for writing, and makes it if it is new.
@@ -219,12 +280,14 @@ struct Ready {
     reads: Option<Connection>,
     shared: Arc<Shared>,
     budget: Budget,
+    keys_max: u64,
     contents: Contents,
-    lost: u64,
+    found: Before,
 }
 
 fn start(ready: Ready) -> Result<Opened, OpenError> {
-    let Ready { connection, directory, background, check, reads, shared, budget, contents, lost } = ready;
+    let Ready { connection, directory, background, check, reads, shared, budget, .. } = ready;
+    let (contents, found) = (ready.contents, ready.found);
     let path = directory.as_ref().map_or(Path::new(":memory:"), Directory::path).to_owned();
     let no_thread = |e: std::io::Error| Names { directory: &path }.disk(&e);
     let (reads, reader) = match reads {
@@ -246,6 +309,7 @@ fn start(ready: Ready) -> Result<Opened, OpenError> {
         reader,
         shared: Arc::clone(&shared),
         budget,
+        keys_max: ready.keys_max,
         next_position: contents.meta.next_position,
         clean: contents.meta.clean,
         check,
@@ -262,5 +326,6 @@ fn start(ready: Ready) -> Result<Opened, OpenError> {
         })
         .map_err(no_thread)?;
     let store = Store { inner: Arc::new(Inner::new(jobs, reads, shared, done, thread)) };
-    Ok(Opened { store, queues: contents.queues, lost })
+    let Before { after_poison, lost } = found;
+    Ok(Opened { store, queues: contents.queues, lost, after_poison })
 }

@@ -90,6 +90,8 @@ pub(crate) struct Reader<'c> {
     apart: Statement<'c>,
     /// Bytes read in the running transaction.
     bytes: u64,
+    /// What the disk said to a salvage, last.
+    disk: Option<String>,
 }
 
 impl<'c> Reader<'c> {
@@ -106,6 +108,7 @@ impl<'c> Reader<'c> {
             scan: connection.prepare(sql::MESSAGES_SCAN)?,
             apart: connection.prepare(sql::MESSAGES_APART)?,
             bytes: 0,
+            disk: None,
         })
     }
 
@@ -182,12 +185,28 @@ impl<'c> Reader<'c> {
 
     /// A message that checks, for a salvage.
     pub(crate) fn sound(&mut self, row: &MessageRow) -> Option<Loaded> {
-        self.whole(row).ok()
+        let whole = self.whole(row);
+        self.unless_the_disk_failed(whole)
     }
 
     /// The response kept with a record, for a salvage.
     pub(crate) fn sound_result(&mut self, position: Position) -> Option<Bytes> {
-        response(&mut self.results, position).ok().flatten()
+        let kept = response(&mut self.results, position);
+        self.unless_the_disk_failed(kept).flatten()
+    }
+
+    /// What the disk said when something was not read for its sake, and not for what stands there.
+    pub(crate) fn disk_failed(self) -> Option<String> {
+        self.disk
+    }
+
+    fn unless_the_disk_failed<T>(&mut self, read: Result<T, Failed>) -> Option<T> {
+        if let Err(Failed::Sqlite(error)) = &read
+            && is_io(error)
+        {
+            self.disk = Some(described(error));
+        }
+        read.ok()
     }
 
     fn load(&mut self, position: Position) -> Result<Option<Loaded>, Failed> {

@@ -2,24 +2,40 @@
 //!
 //! First the copy is made whole; then the damaged files get another name (`damaged-1.db`, ...), kept for
 //! whoever wants to look; then the copy gets theirs. A stop in between is finished by the next salvage.
+//! The same way a directory whose disk has failed is made anew ([`crate::renew`]); if all of it could be
+//! copied, nothing of the files before stays.
 
 mod copy;
+
+pub(crate) use copy::Copied;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use crate::error::OpenError;
-use crate::files::{DATABASE, Directory, INDEX, WAL};
-use crate::limits::WRITER_CACHE_KIB;
+use crate::files::{DATABASE, Directory, INDEX, WAL, remove};
+use crate::limits::{PAGE_BYTES, WRITER_CACHE_KIB};
 use crate::open::Names;
 use crate::scan::{self, Wrong};
 use crate::schema::{self, Format};
-use crate::trouble::is_damage;
+use crate::trouble::{has_no_room, is_damage, is_full};
 use crate::{sql, wal, writer};
 
 /// The copy, while it is made.
 const COPY: &str = "salvaged.db";
+/// What the copy replaces, if all of it was copied.
+const REPLACED: &str = "replaced.db";
+/// What SQLite adds to the name of a database.
+const ADDED: [&str; 3] = ["", "-wal", "-shm"];
+
+/// Why there is no copy.
+pub(crate) enum NotCopied {
+    /// The disk had no room for it.
+    Full,
+    /// The disk failed.
+    Failed(OpenError),
+}
 
 /// Salvages a directory if it is damaged; returns how many messages had to be left behind, as far as they
 /// can be counted: those that do not check, and the writes behind a break of the file for writing ahead.
@@ -28,11 +44,8 @@ pub(crate) fn if_damaged(
     vfs: Option<&str>,
     names: &Names<'_>,
 ) -> Result<u64, OpenError> {
-    let copy = directory.file(COPY);
+    finish(directory).map_err(|e| names.disk(&e))?;
     if !directory.file(DATABASE).exists() {
-        if copy.exists() {
-            put_in_place(directory, &copy).map_err(|e| names.disk(&e))?;
-        }
         return Ok(0);
     }
     let behind = match wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
@@ -40,12 +53,51 @@ pub(crate) fn if_damaged(
         wal::Found::Sound { .. } if checks(directory, vfs, names)? => return Ok(0),
         wal::Found::Sound { .. } => 0,
     };
-    for name in [COPY, "salvaged.db-wal", "salvaged.db-shm"] {
-        remove(&directory.file(name)).map_err(|e| names.disk(&e))?;
+    let copied = copy(directory, vfs, names).map_err(|not| match not {
+        NotCopied::Full => names.disk(&"there is no room for a copy of what can be read"),
+        NotCopied::Failed(error) => error,
+    })?;
+    put_in_place(directory, false).map_err(|e| names.disk(&e))?;
+    Ok(behind + copied.lost)
+}
+
+/// Makes a copy of what checks, beside the database.
+pub(crate) fn copy(directory: &Directory, vfs: Option<&str>, names: &Names<'_>) -> Result<Copied, NotCopied> {
+    remove_half_made(directory).map_err(|e| NotCopied::Failed(names.disk(&e)))?;
+    copy_whole(&directory.file(DATABASE), &directory.file(COPY), vfs).map_err(|failed| {
+        // What is left of it is in the way of everybody; the next copy begins with that too.
+        let _ = remove_half_made(directory);
+        failed.told(names)
+    })
+}
+
+/// Finishes what a stop has cut off while the copy was put in its place.
+pub(crate) fn finish(directory: &Directory) -> std::io::Result<()> {
+    match is_unfinished(directory) {
+        true => put_in_place(directory, directory.file(REPLACED).exists()),
+        false => Ok(()),
     }
-    let lost = behind + copy_whole(&directory.file(DATABASE), &copy, vfs, names)?;
-    put_in_place(directory, &copy).map_err(|e| names.disk(&e))?;
-    Ok(lost)
+}
+
+/// Removes what is left of a copy, and of what one has replaced; only while there is a database.
+pub(crate) fn remove_half_made(directory: &Directory) -> std::io::Result<()> {
+    for name in [COPY, REPLACED] {
+        for added in ADDED {
+            remove(&directory.file(&format!("{name}{added}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a copy of all that is stored takes, at most; `None`: there is nothing of ours to copy.
+pub(crate) fn bytes_of_copy(directory: &Directory, vfs: Option<&str>) -> Result<Option<u64>, Wrong> {
+    let connection = open(&directory.file(DATABASE), vfs)?;
+    if let Format::Other(_) | Format::New = schema::format(&connection)? {
+        return Ok(None);
+    }
+    let pages = |of| connection.query_row(of, [], |row| row.get::<_, i64>(0));
+    let used = pages(sql::PAGE_COUNT)? - pages(sql::FREE_COUNT)?;
+    Ok(Some(used.max(0) as u64 * PAGE_BYTES))
 }
 
 /// An interrupted salvage must be finished before anything is opened.
@@ -54,7 +106,7 @@ pub(crate) fn is_unfinished(directory: &Directory) -> bool {
 }
 
 /// The pages of the database are in order, and an opening would understand what stands on them.
-fn checks(directory: &Directory, vfs: Option<&str>, names: &Names<'_>) -> Result<bool, OpenError> {
+pub(crate) fn checks(directory: &Directory, vfs: Option<&str>, names: &Names<'_>) -> Result<bool, OpenError> {
     match look(&directory.file(DATABASE), vfs) {
         Ok(()) => Ok(true),
         Err(wrong) if wrong.is_damage() => Ok(false),
@@ -88,11 +140,16 @@ fn open(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Gives the damaged files another name, and the copy theirs.
-fn put_in_place(directory: &Directory, copy: &Path) -> std::io::Result<()> {
-    let aside =
-        (1..).map(|number| directory.file(&format!("damaged-{number}.db"))).find(|path| !path.exists());
-    let aside = aside.unwrap_or_else(|| directory.file("damaged.db"));
+/// Gives the files another name, and the copy theirs. With `replaces` nothing of them is left afterwards.
+pub(crate) fn put_in_place(directory: &Directory, replaces: bool) -> std::io::Result<()> {
+    let damaged = || {
+        let free =
+            (1..).map(|number| directory.file(&format!("damaged-{number}.db"))).find(|path| !path.exists());
+        free.unwrap_or_else(|| directory.file("damaged.db"))
+    };
+    let aside = if replaces { directory.file(REPLACED) } else { damaged() };
+    // Not before the copy's own name is kept; and no file written ahead may be found beside another database.
+    directory.flush_names()?;
     if directory.file(DATABASE).exists() {
         std::fs::rename(directory.file(DATABASE), &aside)?;
     }
@@ -102,42 +159,68 @@ fn put_in_place(directory: &Directory, copy: &Path) -> std::io::Result<()> {
         std::fs::rename(directory.file(WAL), PathBuf::from(name))?;
     }
     remove(&directory.file(INDEX))?;
-    std::fs::rename(copy, directory.file(DATABASE))?;
-    directory.flush_names()
+    directory.flush_names()?;
+    std::fs::rename(directory.file(COPY), directory.file(DATABASE))?;
+    directory.flush_names()?;
+    if replaces {
+        remove_half_made(directory)?;
+    }
+    Ok(())
 }
 
-fn remove(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// What went wrong with a copy.
+enum Failed {
+    Sqlite(rusqlite::Error),
+    /// As that, for want of room.
+    Full,
+    Io(std::io::Error),
+}
+
+impl Failed {
+    fn told(self, names: &Names<'_>) -> NotCopied {
+        match self {
+            Self::Full => NotCopied::Full,
+            Self::Sqlite(error) => NotCopied::Failed(names.sqlite(&error)),
+            Self::Io(error) => NotCopied::Failed(names.disk(&error)),
+        }
     }
 }
 
-/// Makes the copy; returns how many messages are not in it, at least.
-fn copy_whole(damaged: &Path, copy: &Path, vfs: Option<&str>, names: &Names<'_>) -> Result<u64, OpenError> {
-    let sqlite = |e: rusqlite::Error| names.sqlite(&e);
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_full(&error) { Self::Full } else { Self::Sqlite(error) }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        if has_no_room(&error) { Self::Full } else { Self::Io(error) }
+    }
+}
+
+fn copy_whole(damaged: &Path, copy: &Path, vfs: Option<&str>) -> Result<Copied, Failed> {
     let source = match open_damaged(damaged, vfs) {
         Ok(source) => Some(source),
         // Not even its first page can be read: nobody knows how much is lost.
         Err(error) if is_damage(&error) => None,
-        Err(error) => return Err(names.sqlite(&error)),
+        Err(error) => return Err(error.into()),
     };
-    let target = open(copy, vfs).map_err(sqlite)?;
-    schema::create(&target, true).map_err(sqlite)?;
-    target.execute_batch(sql::BEGIN_WRITE).map_err(sqlite)?;
-    let lost = match &source {
-        Some(source) => copy::everything(source, &target).map_err(sqlite)?,
-        None => 1,
+    let target = open(copy, vfs)?;
+    schema::create(&target, true)?;
+    target.execute_batch(sql::BEGIN_WRITE)?;
+    let copied = match &source {
+        Some(source) => copy::everything(source, &target)?,
+        None => Copied { lost: 1, disk_failed: None },
     };
-    target.execute_batch(sql::COMMIT).map_err(sqlite)?;
-    target.query_row(sql::CHECKPOINT_TRUNCATE, [], |_| Ok(())).map_err(sqlite)?;
-    target.close().map_err(|(_, e)| names.sqlite(&e))?;
-    for name in ["-wal", "-shm"] {
+    target.execute_batch(sql::COMMIT)?;
+    target.query_row(sql::CHECKPOINT_TRUNCATE, [], |_| Ok(()))?;
+    target.close().map_err(|(_, e)| Failed::from(e))?;
+    for added in &ADDED[1..] {
         let mut path = copy.as_os_str().to_owned();
-        path.push(name);
-        remove(&PathBuf::from(path)).map_err(|e| names.disk(&e))?;
+        path.push(added);
+        remove(&PathBuf::from(path))?;
     }
-    Ok(lost)
+    Ok(copied)
 }
 
 /// As [`open`]; a database that is shorter than its first page says is read as far as it goes, and the format

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::StoreError;
+use crate::files::PoisonNote;
 use crate::{Condition, Event, Told};
 
 /// The state of a store, beside its files.
@@ -22,6 +23,10 @@ pub(crate) struct Shared {
     pub(crate) check: Running,
     /// The file for writing ahead is to begin again: whoever reads for long gives way.
     wal_waits: AtomicBool,
+    /// `None`: in memory.
+    note: Option<PoisonNote>,
+    /// Why its files are in doubt since before it was opened.
+    doubted: Option<Arc<str>>,
 }
 
 /// Something that runs in the background now and then, and that the writer may have to wait for.
@@ -72,7 +77,7 @@ pub(crate) struct Alive(pub(crate) Arc<Shared>);
 impl Drop for Alive {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison(GONE);
+            self.0.distrust(GONE);
         }
     }
 }
@@ -85,6 +90,11 @@ impl Shared {
         Self { bytes_max, told: Mutex::new(Some(told)), ..Self::default() }
     }
 
+    /// The same over a directory, whose files may be in doubt.
+    pub(crate) fn over(self, note: PoisonNote, doubted: Option<Arc<str>>) -> Self {
+        Self { note: Some(note), doubted, ..self }
+    }
+
     /// Tells whoever wanted to be told.
     pub(crate) fn tell(&self, event: Event<'_>) {
         if let Some(told) = &mut *self.told.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -92,8 +102,18 @@ impl Shared {
         }
     }
 
-    /// Ends all trust, and tells so. The first reason stays.
+    /// Ends all trust in the disk, and writes that down for the next opening. The first reason stays.
     pub(crate) fn poison(&self, reason: &str) -> StoreError {
+        let (first, refusal) = self.distrust(reason);
+        if first && let Some(note) = &self.note {
+            // The disk fails: nobody counts on it.
+            let _ = note.write(reason);
+        }
+        refusal
+    }
+
+    /// Ends all trust, and tells so; says whether this was the first reason.
+    fn distrust(&self, reason: &str) -> (bool, StoreError) {
         let mut first = false;
         let stays = self.poisoned.get_or_init(|| {
             first = true;
@@ -102,7 +122,7 @@ impl Shared {
         if first {
             self.tell(Event::Failed);
         }
-        StoreError::Poisoned(Arc::clone(stays))
+        (first, StoreError::Poisoned(Arc::clone(stays)))
     }
 
     /// Its pages are in no order, though nothing that was read was wrong so far: that is told alone.
@@ -121,7 +141,7 @@ impl Shared {
 
     /// What an answer that never came means.
     pub(crate) fn unanswered(&self) -> StoreError {
-        self.refusal().unwrap_or_else(|| self.poison(GONE))
+        self.refusal().unwrap_or_else(|| self.distrust(GONE).1)
     }
 
     pub(crate) fn poisoned(&self) -> bool {
@@ -157,6 +177,7 @@ impl Shared {
         Condition {
             poisoned: self.poisoned.get().cloned(),
             damaged: self.damaged.get().cloned(),
+            doubted: self.doubted.clone(),
             full: self.full.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             bytes: self.bytes.load(Ordering::Relaxed),
             bytes_max: self.bytes_max,

@@ -7,6 +7,7 @@ mod migrate;
 mod model;
 mod plans;
 mod poison;
+mod renew;
 mod space;
 mod spoilt;
 mod steps;

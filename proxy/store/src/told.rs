@@ -29,6 +29,8 @@ pub struct Condition {
     pub poisoned: Option<Arc<str>>,
     /// What is wrong with its pages, though it goes on with what it can read.
     pub damaged: Option<Arc<str>>,
+    /// Why its files are in doubt: the disk failed before it was opened, and there was no room to copy them.
+    pub doubted: Option<Arc<str>>,
     /// Why it takes nothing in at the moment.
     pub full: Option<Arc<str>>,
     /// Bytes taken of those it may take; all that is set aside counts as taken.

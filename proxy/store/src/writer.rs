@@ -112,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) reader: Option<(mpsc::Sender<Read>, JoinHandle<()>)>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) budget: Budget,
+    pub(crate) keys_max: u64,
     pub(crate) next_position: u64,
     pub(crate) messages: HashMap<QueueId, u64>,
     pub(crate) dedupe: Generations,
@@ -149,6 +150,7 @@ struct Writer<'c> {
     reader: Option<Reader<'c>>,
     shared: Arc<Shared>,
     budget: Budget,
+    keys_max: u64,
     /// It is noted on disk that there is nothing to be looked through.
     clean: bool,
     /// Gathered and not yet written.
@@ -194,6 +196,7 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
                     reader: inner_reader,
                     shared: Arc::clone(&shared),
                     budget: parts.budget,
+                    keys_max: parts.keys_max,
                     clean: parts.clean,
                     waiting: VecDeque::new(),
                     positions: Positions { next: parts.next_position, reserved: parts.next_position },

@@ -82,6 +82,9 @@ pub(crate) struct Fault {
     pub(crate) failure: Failure,
 }
 
+/// A call that always fails from then on.
+pub(crate) const FOR_GOOD: u64 = u64::MAX / 2;
+
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verdict {

@@ -4,7 +4,7 @@
 //! was answered is found by whoever opens the directory next, with or without a power cut in between.
 
 use crate::client::{Client, Home, SMALL};
-use crate::disk::{Call, Failure, Fault, Files, Keep};
+use crate::disk::{Call, FOR_GOOD, Failure, Fault, Files, Keep};
 use crate::model::{Model, Said, after};
 use crate::random::expect_unknown;
 use crate::seeds::{HANGS_AFTER, is_long, seeds, watch, with_seed};
@@ -21,9 +21,6 @@ struct Scenario {
     /// again.
     heavy: bool,
 }
-
-/// A call that always fails from then on.
-const FOR_GOOD: u64 = u64::MAX / 2;
 
 /// How each call may fail, and for how long.
 const FAILURES: &[(Call, Failure, u64)] = &[
@@ -134,6 +131,9 @@ async fn run(scenario: Scenario, fault: Option<Fault>) -> Result<Ended, String> 
     ended.calls = Call::ALL.map(|call| (call, home.disk.calls(call))).to_vec();
     if !ended.fired && (ended.poisoned || ended.full) {
         return Err(format!("it fails on a disk that works: {}", ended.why));
+    }
+    if let (true, Some(Failure::Io | Failure::PartIo)) = (ended.full, fault.map(|fault| fault.failure)) {
+        return Err(format!("a disk that fails is told as a full one: {}", ended.why));
     }
     for keep in [Keep::Everything, Keep::Nothing, Keep::Torn] {
         let again = Home::with(&home.disk.left(keep), scenario.seed);

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod bound;
 mod child;
 mod client;
 mod damage;
@@ -16,5 +17,6 @@ mod full;
 mod kill;
 mod model;
 mod random;
+mod renewed;
 mod seeds;
 mod vfs;

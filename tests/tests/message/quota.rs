@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde_json::json;
 
-use crate::mesh::until;
+use crate::mesh::{host, until};
 use crate::receiver::Act;
-use crate::shop::{PREFER, Setup, Shop, id_of, is_problem, json_of, retry_after};
+use crate::shop::{PREFER, Setup, Shop, id_of, is_problem, json_of, policy, retry_after, send};
 
 #[tokio::test]
 async fn more_messages_than_the_policy_allows_are_429() {
@@ -47,6 +47,54 @@ async fn more_bytes_than_the_policy_allows_are_429() {
     retry_after("by bytes", &full);
     let bytes = shop.metric("tidegate_queue_bytes", &[]).await;
     assert!(bytes >= 4000.0 * f64::from(accepted), "{bytes}");
+}
+
+#[tokio::test]
+async fn more_messages_in_all_queues_than_the_sidecar_may_hold_are_429() {
+    let mails = policy("mails-async", json!({"targetRefs": [{"kind": "Service", "name": "mails"}]}));
+    let setup = Setup::of(json!({})).flags(&["--queue-messages-max", "3"]).pod("mails").with(mails);
+    let held = |path: &str| if path == "/synchronous" { Act::ok() } else { Act::held() };
+    let shop = setup.script(move |seen| held(&seen.path)).start().await;
+    let mails = async || send(shop.outbound(), "POST /", &host("mails"), &[PREFER], "").await;
+    let mut ids = Vec::new();
+    for number in 0..2 {
+        ids.push(shop.enqueue(&format!("/{number}"), &[]).await);
+    }
+    // Nobody is there: it waits.
+    id_of(&mails().await);
+    for (row, answer) in [("the same queue", shop.post("/", &[PREFER], "").await), ("another", mails().await)]
+    {
+        is_problem(row, &answer, 429, &["over-quota", "this proxy"]);
+        retry_after(row, &answer);
+        assert_eq!(answer.header("location"), None, "{row}");
+    }
+    let refused = shop.metric("tidegate_queue_enqueue_total", &[("result", "source_over_quota")]).await;
+    assert_eq!(refused, 2.0);
+    assert_eq!(shop.post("/synchronous", &[], "").await.status, 200, "synchronous traffic goes on");
+    shop.orders().let_go();
+    for id in &ids {
+        shop.reaches(id, "Succeeded").await;
+    }
+    until("room for another", &mails, |answer| answer.status == 202).await;
+}
+
+#[tokio::test]
+async fn more_idempotency_keys_than_the_sidecar_may_remember_are_429() {
+    let spec = json!({"idempotency": {"window": "PT3S"}});
+    let shop = Setup::of(spec).flags(&["--queue-keys-max", "2"]).script(|_| Act::ok()).start().await;
+    let keyed = async |key: &str| shop.post("/", &[PREFER, ("idempotency-key", key)], "body").await;
+    let first = id_of(&keyed("1").await);
+    id_of(&keyed("2").await);
+    shop.reaches(&first, "Succeeded").await;
+    let refused = keyed("3").await;
+    is_problem("a third key", &refused, 429, &["over-quota", "2 idempotency keys"]);
+    assert_eq!(retry_after("a third key", &refused), 60);
+    assert_eq!(refused.header("location"), None);
+    let refused = shop.metric("tidegate_queue_enqueue_total", &[("result", "too_many_keys")]).await;
+    assert_eq!(refused, 1.0);
+    assert_eq!(id_of(&keyed("1").await), first, "a repetition needs no room");
+    shop.enqueue("/without", &[]).await;
+    until("a window to end", || keyed("4"), |answer| answer.status == 202).await;
 }
 
 #[tokio::test]
@@ -127,8 +175,7 @@ async fn results_make_room_before_accepts_are_refused() {
 
 #[tokio::test]
 async fn a_full_dead_letter_stops_its_queue_and_says_so() {
-    let mails =
-        crate::shop::policy("mails-async", json!({"targetRefs": [{"kind": "Service", "name": "mails"}]}));
+    let mails = policy("mails-async", json!({"targetRefs": [{"kind": "Service", "name": "mails"}]}));
     let shop = Setup::of(json!({"queue": {"maxMessages": 8}, "rateLimits": {"maxConcurrentDispatches": 1}}))
         .pod("mails")
         .with(mails)
@@ -146,8 +193,7 @@ async fn a_full_dead_letter_stops_its_queue_and_says_so() {
     assert!(dead >= 1.0 && waiting >= 1.0, "{dead} dead, {waiting} wait");
     assert!((dead + waiting - 8.0).abs() < 1e-9, "nothing is dropped: {dead} dead, {waiting} wait");
     // Only that queue.
-    let authority = crate::mesh::host("mails");
-    let other = crate::shop::send(shop.outbound(), "POST /", &authority, &[PREFER], "").await;
+    let other = send(shop.outbound(), "POST /", &host("mails"), &[PREFER], "").await;
     id_of(&other);
     // What is redriven makes room, until everything has gone.
     let all_gone = || async {

@@ -208,7 +208,9 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
             .serve_connection(io, service)
             .await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        // More than any sidecar lets through.
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        let _ = builder.max_headers(200).serve_connection(io, service).await;
     }
 }
 

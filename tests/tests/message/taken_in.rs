@@ -223,6 +223,44 @@ async fn a_head_that_could_never_be_sent_is_not_taken_in() {
     assert_eq!(reply.status, 200, "nor does that hold up what need not be stored");
 }
 
+/// Every head of a row of them, from smaller to larger, is taken in and delivered or refused with 431; returns
+/// how many were taken in.
+async fn delivered_or_refused(shop: &Shop, heads: &[Vec<(String, String)>]) -> usize {
+    let mut taken = 0;
+    for head in heads {
+        let mut headers: Vec<_> = head.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.push(PREFER);
+        let answer = shop.post("/", &headers, "body").await;
+        if answer.status == 202 {
+            shop.reaches(&id_of(&answer), "Succeeded").await;
+            taken += 1;
+            continue;
+        }
+        // A head that is too large for the connection itself is refused there, without a document.
+        assert_eq!(answer.status, 431, "{answer:?} {}", answer.text());
+        if answer.header("content-type").is_some() {
+            is_problem("a head near the bound", &answer, 431, &["head-too-large", "delivery"]);
+        }
+    }
+    taken
+}
+
+#[tokio::test]
+async fn an_http1_head_that_is_taken_in_passes_every_sidecar_on_its_way() {
+    let shop = Shop::with(json!({})).await;
+    let fields = |count: usize| (0..count).map(|number| (format!("x-{number}"), "1".to_owned())).collect();
+    let counts: Vec<Vec<_>> = (86..=96).map(fields).collect();
+    let taken = delivered_or_refused(&shop, &counts).await;
+    assert!((1..counts.len()).contains(&taken), "the bound is crossed: {taken}");
+    let long = |bytes: usize| vec![("x-long".to_owned(), "x".repeat(bytes))];
+    let lengths: Vec<Vec<_>> = (64_000..65_600).step_by(40).map(long).collect();
+    let taken = delivered_or_refused(&shop, &lengths).await;
+    assert!((1..lengths.len()).contains(&taken), "the bound is crossed: {taken}");
+    let refused = [("problem", "head-too-large")];
+    assert!(shop.metric("tidegate_sidecar_async_refused_total", &refused).await >= 2.0);
+    assert_eq!(shop.metric("tidegate_queue_dead_letter_messages", &[]).await, 0.0);
+}
+
 #[tokio::test]
 async fn a_refusal_whose_body_is_not_passed_on_is_well_formed_in_http2() {
     let long: &'static str = "x".repeat(100_000).leak();

@@ -25,8 +25,13 @@ const SIZES: [(&str, &str, Look); 2] = [
 ];
 
 /// Each condition, and whether it holds.
-fn conditions(of: &Condition) -> [(&'static str, bool); 3] {
-    [("full", of.full.is_some()), ("damaged", of.damaged.is_some()), ("poisoned", of.poisoned.is_some())]
+fn conditions(of: &Condition) -> [(&'static str, bool); 4] {
+    [
+        ("full", of.full.is_some()),
+        ("damaged", of.damaged.is_some()),
+        ("doubted", of.doubted.is_some()),
+        ("poisoned", of.poisoned.is_some()),
+    ]
 }
 
 pub(super) fn encode(

@@ -190,6 +190,8 @@ fn a_queue_on_a_thread_of_its_own_works_too() {
     let options = Options {
         directory: None,
         bytes_max: 64 << 20,
+        messages_max: policy::limits::MESSAGES_TOTAL,
+        keys_max: store::limits::DEDUPE_ROWS_MAX,
         salvage: false,
         allow_volatile: false,
         vfs: None,

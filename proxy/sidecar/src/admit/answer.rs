@@ -137,7 +137,9 @@ fn grpc_problem(problem: &Problem) -> Response<Body> {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => 3,
         StatusCode::REQUEST_TIMEOUT => 4,
         StatusCode::CONFLICT => 10,
-        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
+        StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
         StatusCode::FORBIDDEN => 7,
         _ => 14,
     };

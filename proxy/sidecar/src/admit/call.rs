@@ -7,13 +7,14 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST, TE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use policy::limits;
 use policy::queue::Sink;
 use prost::Message as _;
 use queue::{Class, MessageId};
-use request::headers::strip_hop_by_hop;
+use request::headers::{ORIG_PROTO, strip_hop_by_hop};
 use store::message::{Position, Timestamp};
 
 use super::answer::rfc3339;
@@ -236,13 +237,20 @@ fn for_receiver(parts: &Parts) -> HeaderMap {
     headers
 }
 
-/// A head as large as any attempt's at this request.
+/// A head as large as any attempt's at this request: between sidecars it travels as HTTP/2, with a length and,
+/// instead of `Host`, a word on what it came as.
 pub(crate) fn outline(parts: &Parts) -> Request<()> {
     let mut request = Request::new(());
-    *request.version_mut() = parts.version;
+    *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
     *headers = for_receiver(parts);
     strip_hop_by_hop(headers);
+    headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(limits::MESSAGE_BODY_BYTES_CAP));
+    // Two of them are refused as such.
+    if parts.version != Version::HTTP_2 && headers.get_all(HOST).iter().nth(1).is_none() {
+        headers.remove(HOST);
+        headers.insert(ORIG_PROTO, HeaderValue::from_static("HTTP/1.1"));
+    }
     let id = MessageId::new(Class::Local, Timestamp(0), Position(0), Ipv4Addr::UNSPECIFIED);
     let attempt = AttemptOf { id, number: u32::MAX, enqueued_at: Timestamp(0) };
     // Fails for no value of these.

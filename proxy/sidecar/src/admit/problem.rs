@@ -35,6 +35,7 @@ kinds! {
     EXPIRED "expired" BAD_REQUEST "The message would be expired when it is due";
     FORBIDDEN "forbidden" FORBIDDEN "The request belongs to another workload";
     GONE "result-gone" GONE "The result is no longer kept";
+    HEAD_TOO_LARGE "head-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head is too large to be delivered";
     IN_PROGRESS "in-progress" CONFLICT "A request with this key is under way";
     KEY_MISSING "idempotency-key-missing" BAD_REQUEST "The policy asks for an Idempotency-Key";
     KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "The key was used for another request";

@@ -43,6 +43,7 @@ impl Operate {
                 bytes_max: condition.bytes_max,
                 full: condition.full.as_deref().map(str::to_owned),
                 damaged: condition.damaged.as_deref().map(str::to_owned),
+                doubted: condition.doubted.as_deref().map(str::to_owned),
                 poisoned: condition.poisoned.as_deref().map(str::to_owned),
             });
             let views = queue.queues().await.map_err(failed)?;

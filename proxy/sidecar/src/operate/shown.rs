@@ -25,6 +25,8 @@ pub(crate) struct Store {
     pub(crate) full: Option<String>,
     /// What is wrong with its pages.
     pub(crate) damaged: Option<String>,
+    /// Why its files are in doubt.
+    pub(crate) doubted: Option<String>,
     /// Why it is not trusted any more.
     pub(crate) poisoned: Option<String>,
 }

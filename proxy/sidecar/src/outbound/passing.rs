@@ -12,7 +12,7 @@ use policy::snapshot::{Backend, BackendSettings, Destination, DestinationKey, Se
 use request::backend::BackendClient;
 use request::body::{Body, Received};
 use request::deliver::authority_of;
-use request::forward::{Passage, Target, check_head, forward};
+use request::forward::{Passage, Target, check_both_ways, forward};
 use request::outcome::{Cause, Failure};
 
 use super::Outbound;
@@ -44,7 +44,7 @@ impl Proxy for Passing<'_> {
     }
 
     fn check(&self, head: &mut Request<()>) -> Result<(), Failure> {
-        check_head(head, &self.outbound.shared)
+        check_both_ways(head, &self.outbound.shared)
     }
 }
 

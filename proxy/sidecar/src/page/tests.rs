@@ -39,8 +39,15 @@ fn queue(name: &str) -> Listed {
 }
 
 fn overview(queues: Vec<Listed>) -> Overview {
-    let store =
-        Store { durability: "local", bytes: 10, bytes_max: 100, full: None, damaged: None, poisoned: None };
+    let store = Store {
+        durability: "local",
+        bytes: 10,
+        bytes_max: 100,
+        full: None,
+        damaged: None,
+        doubted: None,
+        poisoned: None,
+    };
     let (pod, identity) = ("web-0".to_owned(), "spiffe://cluster.local/ns/shop/sa/web".to_owned());
     Overview { pod, identity, trouble: None, stores: vec![store], queues }
 }

@@ -27,6 +27,8 @@ pub(crate) fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
         directory,
         bytes_max: 64 << 20,
         memory_bytes_max: 64 << 20,
+        messages_max: policy::limits::MESSAGES_TOTAL,
+        keys_max: store::limits::DEDUPE_ROWS_MAX,
         salvage: false,
         allow_volatile: true,
         key_file: None,

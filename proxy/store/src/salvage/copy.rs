@@ -1,43 +1,74 @@
 //! copy: everything that can be read of one database, row by row, into another.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
 use crate::contents::{Fixed, Pieces, keys, prefix, whole_sum};
-use crate::limits::{CHUNK_BITS, DEDUPE_ROW_MAX, POSITION_MAX, SALVAGE_POSITIONS_AHEAD};
+use crate::limits::{
+    CHUNK_BITS, COPY_BYTES, COPY_ROWS, DEDUPE_ROW_MAX, POSITION_MAX, SALVAGE_POSITIONS_AHEAD,
+};
 use crate::message::{Loaded, Position};
 use crate::reader::Reader;
 use crate::rows::{BEGUN, EndedRow, HISTORY, MessageRow, kept_sum, number};
 use crate::shared::Shared;
+use crate::trouble::{described, is_io};
 use crate::writer::apply::insert_response;
 use crate::{sql, sums};
 
-/// Messages copied in one transaction.
-const TOGETHER: u64 = 1000;
+/// What was copied.
+pub(crate) struct Copied {
+    /// Messages that were not, as far as they can be counted.
+    pub(crate) lost: u64,
+    /// What the disk said where something could not be read at all: it may be there all the same.
+    pub(crate) disk_failed: Option<String>,
+}
 
-/// Copies everything that can be read; returns how many messages cannot.
-pub(super) fn everything(source: &Connection, target: &Connection) -> rusqlite::Result<u64> {
-    let noted = source.query_row(sql::META, [], |row| row.get::<_, i64>(0)).ok();
+/// Copies everything that can be read.
+pub(super) fn everything(source: &Connection, target: &Connection) -> rusqlite::Result<Copied> {
+    let disk = Disk::default();
+    let noted = disk.heard(source.query_row(sql::META, [], |row| row.get::<_, i64>(0)));
     let noted = noted.map(|noted| noted as u64).filter(|noted| (1..=POSITION_MAX).contains(noted));
-    let mut salvage =
-        Salvage { source, target, noted, copied: 0, highest: 0, lost: HashSet::new(), uncounted: 0 };
+    let mut salvage = Salvage { source, target, disk, noted, highest: 0, lost: HashSet::new(), uncounted: 0 };
     salvage.queues()?;
     salvage.messages()?;
     salvage.records()?;
     salvage.keys()?;
     salvage.positions()?;
-    Ok(salvage.lost.len() as u64 + salvage.uncounted)
+    let lost = salvage.lost.len() as u64 + salvage.uncounted;
+    Ok(Copied { lost, disk_failed: salvage.disk.0.into_inner() })
+}
+
+/// What the disk said when it was read, last.
+#[derive(Default)]
+struct Disk(RefCell<Option<String>>);
+
+impl Disk {
+    fn heard<T>(&self, read: rusqlite::Result<T>) -> Option<T> {
+        if let Err(error) = &read
+            && is_io(error)
+        {
+            self.said(Some(described(error)));
+        }
+        read.ok()
+    }
+
+    fn said(&self, said: Option<String>) {
+        if said.is_some() {
+            self.0.replace(said);
+        }
+    }
 }
 
 /// A copy on its way. Errors are the target's alone: what cannot be read of the source is passed by.
 struct Salvage<'c> {
     source: &'c Connection,
     target: &'c Connection,
+    disk: Disk,
     /// The next position, as far as that can be read.
     noted: Option<u64>,
-    copied: u64,
     /// The highest position or rank seen.
     highest: u64,
     /// Positions of messages that do not check.
@@ -46,10 +77,36 @@ struct Salvage<'c> {
     uncounted: u64,
 }
 
+/// Copies a bounded number of rows in one transaction, so that what is written ahead of the copy takes little
+/// room.
+struct Steps<'c> {
+    target: &'c Connection,
+    rows: u64,
+    bytes: u64,
+}
+
+impl<'c> Steps<'c> {
+    fn over(target: &'c Connection) -> Self {
+        Self { target, rows: 0, bytes: 0 }
+    }
+
+    /// A row of so many bytes was copied.
+    fn copied(&mut self, bytes: usize) -> rusqlite::Result<()> {
+        (self.rows, self.bytes) = (self.rows + 1, self.bytes + bytes as u64);
+        if self.rows < COPY_ROWS && self.bytes < COPY_BYTES {
+            return Ok(());
+        }
+        (self.rows, self.bytes) = (0, 0);
+        self.target.execute_batch(sql::COMMIT)?;
+        self.target.query_row(sql::CHECKPOINT_TRUNCATE, [], |_| Ok(()))?;
+        self.target.execute_batch(sql::BEGIN_WRITE)
+    }
+}
+
 impl Salvage<'_> {
     /// A row that is left out is made up at the next opening, if messages name it.
     fn queues(&mut self) -> rusqlite::Result<()> {
-        walk(self.source, sql::QUEUES_AFTER, &mut |row, id| {
+        walk(self.source, &self.disk, sql::QUEUES_AFTER, &mut |row, id| {
             let (name, settings) = (row.get::<_, String>(1), row.get::<_, Vec<u8>>(2));
             let (Ok(name), Ok(settings), Ok(1..)) = (name, settings, u16::try_from(id)) else {
                 return Ok(None);
@@ -63,11 +120,12 @@ impl Salvage<'_> {
     fn messages(&mut self) -> rusqlite::Result<()> {
         let shared = Arc::new(Shared::default());
         // Not even the tables may be there.
-        let Ok(mut reader) = Reader::over(self.source, &shared) else { return Ok(()) };
+        let reader = self.disk.heard(Reader::over(self.source, &shared));
+        let Some(mut reader) = reader else { return Ok(()) };
         let (source, target) = (self.source, self.target);
         let order_max = self.noted.unwrap_or(POSITION_MAX);
-        let mut last = 0;
-        let gaps = walk(source, sql::MESSAGES_SCAN, &mut |row, position| {
+        let (mut last, mut steps) = (0, Steps::over(target));
+        let gaps = walk(source, &self.disk, sql::MESSAGES_SCAN, &mut |row, position| {
             let sound = MessageRow::read(row).ok().and_then(|row| reader.sound(&row));
             let Some(mut loaded) = sound else {
                 self.lost.insert(position as u64);
@@ -83,13 +141,10 @@ impl Salvage<'_> {
             }
             self.highest = self.highest.max(loaded.entry.position.0).max(loaded.entry.order);
             insert(target, &loaded)?;
-            self.copied += 1;
-            if self.copied.is_multiple_of(TOGETHER) {
-                target.execute_batch(sql::COMMIT)?;
-                target.execute_batch(sql::BEGIN_WRITE)?;
-            }
+            steps.copied(loaded.head.len() + loaded.body.len())?;
             Ok(Some(position))
         })?;
+        self.disk.said(reader.disk_failed());
         for (after, before) in gaps {
             self.contents_between(after, before);
         }
@@ -114,10 +169,11 @@ impl Salvage<'_> {
 
     fn records(&mut self) -> rusqlite::Result<()> {
         let shared = Arc::new(Shared::default());
-        let Ok(mut reader) = Reader::over(self.source, &shared) else { return Ok(()) };
+        let reader = self.disk.heard(Reader::over(self.source, &shared));
+        let Some(mut reader) = reader else { return Ok(()) };
         let target = self.target;
-        let mut last = 0;
-        walk(self.source, sql::ENDED_COPY_SCAN, &mut |row, number| {
+        let (mut last, mut steps) = (0, Steps::over(target));
+        walk(self.source, &self.disk, sql::ENDED_COPY_SCAN, &mut |row, number| {
             let Some(ended) = EndedRow::read(row).ok().filter(|_| number > last) else { return Ok(None) };
             last = number;
             let (queue, until, sum) = (ended.queue.0, ended.keep_until.0 as i64, kept_sum(ended.sum()));
@@ -125,23 +181,28 @@ impl Salvage<'_> {
             if let Some(result) = reader.sound_result(ended.position) {
                 let mut insert = target.prepare_cached(sql::RESULT_INSERT)?;
                 insert_response(&mut insert, ended.position, &result)?;
+                steps.copied(result.len())?;
             }
+            steps.copied(ended.record.len())?;
             Ok(Some(number))
-        })
-        .map(|_| ())
+        })?;
+        self.disk.said(reader.disk_failed());
+        Ok(())
     }
 
     /// A number of a row that is out of order is one of two: the one that the next row follows stays.
     fn keys(&mut self) -> rusqlite::Result<()> {
         let target = self.target;
+        let mut steps = Steps::over(target);
         let (mut held, mut last): (Option<Key>, i64) = (None, -1);
-        walk(self.source, sql::DEDUPE_SCAN, &mut |row, number| {
+        walk(self.source, &self.disk, sql::DEDUPE_SCAN, &mut |row, number| {
             let Some(key) = Key::read(row).filter(|_| (last + 1..=DEDUPE_ROW_MAX).contains(&number)) else {
                 return Ok(None);
             };
             let before = held.replace(key).filter(|before| before.number < number);
             if let Some(before) = before {
                 before.insert(target)?;
+                steps.copied(before.key.len())?;
                 last = before.number;
             }
             Ok(Some(last))
@@ -239,15 +300,17 @@ fn insert_pieces<const N: usize>(
 /// Returns the gaps: the sound numbers before and behind.
 fn walk(
     source: &Connection,
+    disk: &Disk,
     scan: &str,
     each: &mut dyn FnMut(&Row<'_>, i64) -> rusqlite::Result<Option<i64>>,
 ) -> rusqlite::Result<Vec<(i64, i64)>> {
     let (mut after, mut jump, mut gaps) = (-1_i64, 0_i64, Vec::new());
     loop {
-        let Ok(mut statement) = source.prepare(scan) else { return Ok(gaps) };
-        let Ok(mut rows) = statement.query([after.saturating_add(jump)]) else { return Ok(gaps) };
+        let Some(mut statement) = disk.heard(source.prepare(scan)) else { return Ok(gaps) };
+        let rows = disk.heard(statement.query([after.saturating_add(jump)]));
+        let Some(mut rows) = rows else { return Ok(gaps) };
         let ended = loop {
-            let Ok(next) = rows.next() else { break false };
+            let Some(next) = disk.heard(rows.next()) else { break false };
             let Some(row) = next else { break true };
             let Ok(number) = row.get::<_, i64>(0) else { continue };
             let Some(sound) = each(row, number)?.filter(|sound| *sound > after) else { continue };

@@ -266,9 +266,12 @@ impl Writer<'_> {
             return Ok(());
         }
         self.shared.checkpoint.wait();
-        if let Err(Trouble::Full(_)) = self.copy_all(sql::CHECKPOINT_RESTART) {
-            self.give_ballast();
-            self.copy_all(sql::CHECKPOINT_RESTART)?;
+        match self.copy_all(sql::CHECKPOINT_RESTART) {
+            Err(Trouble::Full(_)) => {
+                self.give_ballast();
+                self.copy_all(sql::CHECKPOINT_RESTART)?;
+            }
+            copied => copied?,
         }
         if self.wal.left() == 0 {
             return Ok(());

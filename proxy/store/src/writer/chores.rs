@@ -1,14 +1,14 @@
 //! chores: queues, sweeps, and what makes room.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
 
 use super::{Reply, Writer};
 use crate::contents::keys;
-use crate::limits::{CHUNK_BITS, DEDUPE_ROWS_MAX, EVICT_ROWS, SWEEP_BLOCK, SWEEP_ROWS};
+use crate::error::StoreError;
+use crate::limits::{CHUNK_BITS, EVICT_ROWS, SWEEP_BLOCK, SWEEP_ROWS};
 use crate::message::{Change, Position, QueueId, Timestamp};
 use crate::sql;
 use crate::trouble::Trouble;
@@ -187,13 +187,12 @@ impl Writer<'_> {
     }
 
     /// Why the keys of these drafts cannot be remembered: only new ones need room.
-    pub(super) fn keys_refused(&mut self, changes: &[Change]) -> Result<Option<Arc<str>>, Trouble> {
+    pub(super) fn keys_refused(&mut self, changes: &[Change]) -> Result<Option<StoreError>, Trouble> {
         let keys = changes.iter().filter_map(|change| match change {
             Change::Append(draft) => draft.dedupe.as_ref(),
             _ => None,
         });
-        let most = keys.clone().count() as u64;
-        if self.dedupe.room(most) {
+        if self.dedupe.rows() + keys.clone().count() as u64 <= self.keys_max {
             return Ok(None);
         }
         let mut new = 0;
@@ -201,10 +200,8 @@ impl Writer<'_> {
             self.dedupe.expire(dedupe.now);
             new += u64::from(self.known(dedupe)?.is_none());
         }
-        if self.dedupe.room(new) {
-            return Ok(None);
-        }
-        Ok(Some(format!("{DEDUPE_ROWS_MAX} keys are remembered, as many as may be").into()))
+        let fits = self.dedupe.rows() + new <= self.keys_max;
+        Ok((!fits).then_some(StoreError::TooManyKeys(self.keys_max)))
     }
 }
 

@@ -28,11 +28,15 @@ impl Writer<'_> {
         if let Some(refusal) = self.never_fits(&growth) {
             return Ok(Some(refusal));
         }
+        let is_new = work.appends() && !work.settles();
+        if is_new && let Some(refusal) = self.keys_refused(work.changes())? {
+            return Ok(Some(refusal));
+        }
         let reason = match refused {
             _ if !work.appends() => None,
             _ if work.settles() => self.told_refused(work.changes(), &growth, *room)?,
             Some(reason) => Some(Arc::clone(reason)),
-            None => self.keys_refused(work.changes())?.or_else(|| self.too_full(growth.pages(), *room)),
+            None => self.too_full(growth.pages(), *room),
         };
         if reason.is_some() {
             return Ok(reason.map(StoreError::Full));
