@@ -1,37 +1,22 @@
 //! async_policy: AsyncPolicy, which requests are taken in as messages, and how they are delivered.
 
+mod schema;
+mod terms;
+
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::limits;
 use policy::name::{Domain, Label};
-use policy::queue::{self, Backoff, Credentials, Delivery, Durability, GrpcAck, Mode, RateLimits};
+use policy::queue::{self, Delivery, GrpcAck, RateLimits};
 
 use crate::duration::print_iso;
+use crate::form::{HEADER_KEY, HOST, METHOD, RATE_KEY, SECTION};
 use crate::node::{Node, Read};
 use crate::object::Meta;
 use crate::quantity::print_bytes;
 use crate::sink::SinkRef;
-
-/// The longest time a policy can speak of: that for which a message can be delayed.
-const LONGEST: Duration = limits::MESSAGE_DELAY_MAX;
-/// The shortest time between two attempts: less would be a busy loop against a receiver that is ill.
-const BACKOFF_LEAST: Duration = Duration::from_millis(10);
-/// The shortest time anything can be waited for.
-const TIMEOUT_LEAST: Duration = Duration::from_millis(1);
-/// How long a key is remembered at least: shorter, a client's own retry would be a second request.
-const WINDOW_LEAST: Duration = Duration::from_secs(1);
-/// The slowest rate, about nine in a day, and the fastest, which no sidecar reaches.
-const PER_SECOND: std::ops::RangeInclusive<f64> = 0.0001..=1_000_000.0;
-/// The most deliveries begun at once after a pause.
-const BURST_CAP: u64 = 1_000_000;
-/// The most bytes in a queue: the store counts them as signed 64-bit numbers.
-const QUEUE_BYTES_CAP: u64 = 1 << 62;
-/// Methods, and hosts for callbacks, that one policy may name.
-const NAMES_MAX: usize = 64;
-
-const _: () = assert!(limits::QUEUE_BYTES_MAX >= limits::MESSAGE_BODY_BYTES_CAP);
 
 /// Which requests are taken in as messages, and how they are delivered.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,26 +66,7 @@ impl AsyncPolicy {
     pub(crate) fn read(root: &Node<'_>) -> Read<Self> {
         let meta = Meta::read(root)?;
         let spec = root.need("spec")?;
-        spec.only(
-            &[
-                "targetRefs",
-                "mode",
-                "methods",
-                "durability",
-                "queue",
-                "maxBodyBytes",
-                "ordering",
-                "delivery",
-                "rateLimits",
-                "idempotency",
-                "result",
-                "callback",
-                "credentials",
-                "grpc",
-                "paused",
-            ],
-            &[],
-        )?;
+        spec.only(&terms::SPEC, &[])?;
         let mut says = plain(&meta, &spec)?;
         queue(&spec, &mut says)?;
         idempotency(&spec, &mut says)?;
@@ -113,25 +79,15 @@ impl AsyncPolicy {
 
 /// What stands alone, the rest with its defaults.
 fn plain(meta: &Meta, spec: &Node<'_>) -> Read<queue::AsyncPolicy> {
-    let modes = [("Preferred", Mode::Preferred), ("Spill", Mode::Spill), ("Always", Mode::Always)];
-    let durabilities = [("Local", Durability::Local), ("Memory", Durability::Memory)];
-    let credentials =
-        [("Refuse", Credentials::Refuse), ("Drop", Credentials::Drop), ("Store", Credentials::Store)];
-    let one_of = |key, later| -> Read<_> {
-        Ok(spec.get(key)?.map(|node| node.one_of(&durabilities, later)).transpose()?.unwrap_or_default())
-    };
     let says = queue::AsyncPolicy::new(format!("{}/{}", meta.namespace, meta.name));
     Ok(queue::AsyncPolicy {
-        mode: spec.get("mode")?.map(|node| node.one_of(&modes, &[])).transpose()?.unwrap_or_default(),
+        mode: spec.one_or("mode", &terms::MODES, &[])?,
         methods: methods(spec)?.unwrap_or(says.methods),
-        durability: one_of("durability", &["Broker"])?,
+        durability: spec.one_or("durability", &terms::DURABILITIES, &["Broker"])?,
         ordering_header: ordering(spec)?.or(says.ordering_header),
         delivery: delivery(spec)?,
         rate: rate(spec)?,
-        credentials: match spec.get("credentials")? {
-            Some(node) => node.one_of(&credentials, &[])?,
-            None => Credentials::default(),
-        },
+        credentials: spec.one_or("credentials", &terms::CREDENTIALS, &[])?,
         grpc_ack: grpc_ack(spec)?,
         paused: spec.get("paused")?.map_or(Ok(false), |node| node.flag())?,
         ..says
@@ -139,8 +95,9 @@ fn plain(meta: &Meta, spec: &Node<'_>) -> Read<queue::AsyncPolicy> {
 }
 
 fn targets(spec: &Node<'_>) -> Read<Vec<AsyncTarget>> {
+    let Some(list) = spec.get("targetRefs")? else { return Ok(Vec::new()) };
     let mut targets = Vec::new();
-    for node in spec.items("targetRefs")? {
+    for node in list.list_in(terms::TARGETS)? {
         let target = target(&node)?;
         if targets.contains(&target) {
             return Err(node.fault("stands there already: remove it"));
@@ -151,18 +108,18 @@ fn targets(spec: &Node<'_>) -> Read<Vec<AsyncTarget>> {
 }
 
 fn target(node: &Node<'_>) -> Read<AsyncTarget> {
-    node.only(&["group", "kind", "name", "sectionName"], &[])?;
-    let (group, kind) = (node.text_or("group", "")?, node.text_or("kind", "Service")?);
+    node.only(&terms::TARGET, &[])?;
+    let (group, kind) = (node.text_or("group", terms::CORE)?, node.text_or("kind", terms::SERVICE)?);
     let (name, section) = (node.need("name")?, node.get("sectionName")?);
     match (group.as_str(), kind.as_str(), section) {
-        ("" | "core", "Service", None) => Ok(AsyncTarget::Service(name.parsed()?)),
-        ("" | "core", "Service", Some(section)) => {
+        (terms::CORE, terms::SERVICE, None) => Ok(AsyncTarget::Service(name.parsed()?)),
+        (terms::CORE, terms::SERVICE, Some(section)) => {
             let what = "an AsyncPolicy for one port alone (sectionName)";
             Err(section.fault(format!("{what} is not implemented yet: remove it")))
         }
-        ("gateway.networking.k8s.io", "HTTPRoute", None) => Ok(AsyncTarget::Route(name.parsed()?)),
-        ("gateway.networking.k8s.io", "HTTPRoute", Some(section)) => {
-            Ok(AsyncTarget::Rule(name.parsed()?, section.text()?.to_owned()))
+        (terms::GATEWAY, terms::ROUTE, None) => Ok(AsyncTarget::Route(name.parsed()?)),
+        (terms::GATEWAY, terms::ROUTE, Some(section)) => {
+            Ok(AsyncTarget::Rule(name.parsed()?, section.formed(&SECTION)?.to_owned()))
         }
         _ => Err(node.fault(format!(
             "kind {kind:?} of group {group:?} cannot be a target: write kind Service (group \"\") or \
@@ -173,14 +130,10 @@ fn target(node: &Node<'_>) -> Read<AsyncTarget> {
 
 fn methods(spec: &Node<'_>) -> Read<Option<Vec<String>>> {
     let Some(node) = spec.get("methods")? else { return Ok(None) };
-    let mut methods = Vec::new();
-    for item in bounded(&node)? {
-        let text = item.text()?;
-        let is_method = text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte));
-        if text.is_empty() || text.len() > 32 || !is_method {
-            return Err(item.fault(format!("{text:?} is not a method: upper-case letters, as in \"POST\"")));
-        }
-        if matches!(text, "CONNECT" | "TRACE") {
+    let mut methods: Vec<String> = Vec::new();
+    for item in node.list_in(terms::NAMES)? {
+        let text = item.formed(&METHOD)?;
+        if terms::NEVER.contains(&text) {
             return Err(item.fault(format!("{text} is never taken in as a message: remove it")));
         }
         if methods.iter().any(|method| method == text) {
@@ -191,37 +144,17 @@ fn methods(spec: &Node<'_>) -> Read<Option<Vec<String>>> {
     Ok(Some(methods))
 }
 
-/// The items of a list that has some, and not too many.
-fn bounded<'a>(node: &Node<'a>) -> Read<Vec<Node<'a>>> {
-    let items = node.list()?;
-    match items.len() {
-        0 => Err(node.fault("is empty: name one, or remove it")),
-        length if length > NAMES_MAX => {
-            Err(node.fault(format!("has {length} entries, {NAMES_MAX} are allowed")))
-        }
-        _ => Ok(items),
-    }
-}
-
 fn ordering(spec: &Node<'_>) -> Read<Option<String>> {
     let Some(node) = spec.get("ordering")? else { return Ok(None) };
     node.only(&["key"], &[])?;
-    header_key(&node.need("key")?, "write \"header:NAME\"").map(Some)
+    let key = node.need("key")?;
+    header(&key, key.formed(&HEADER_KEY)?).map(Some)
 }
 
 /// The NAME of `header:NAME`, in lower case.
-fn header_key(node: &Node<'_>, remedy: &str) -> Read<String> {
-    let text = node.text()?;
-    let Some(name) = text.strip_prefix("header:") else {
-        return Err(node.fault(format!("{text:?} is not known: {remedy}")));
-    };
-    // RFC 9110 §5.6.2, token.
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(node.fault(format!("{name:?} is not a header name")));
-    }
-    let name = name.to_ascii_lowercase();
-    if matches!(name.as_str(), "authorization" | "cookie" | "proxy-authorization") {
+fn header(node: &Node<'_>, key: &str) -> Read<String> {
+    let name = key.strip_prefix("header:").unwrap_or(key).to_ascii_lowercase();
+    if terms::CREDENTIAL_HEADERS.contains(&name.as_str()) {
         return Err(
             node.fault(format!("{name} holds a credential, which a key would write down: name another"))
         );
@@ -231,12 +164,12 @@ fn header_key(node: &Node<'_>, remedy: &str) -> Read<String> {
 
 fn queue(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
     if let Some(node) = spec.get("maxBodyBytes")? {
-        says.body_bytes_max = node.bytes_in(1, limits::MESSAGE_BODY_BYTES_CAP)?;
+        says.body_bytes_max = node.bytes_in(terms::BODY_BYTES)?;
     }
     let Some(node) = spec.get("queue")? else { return Ok(()) };
-    node.only(&["maxBytes", "maxMessages"], &[])?;
+    node.only(&terms::QUEUE, &[])?;
     if let Some(bytes) = node.get("maxBytes")? {
-        says.queue_bytes_max = bytes.bytes_in(1, QUEUE_BYTES_CAP)?;
+        says.queue_bytes_max = bytes.bytes_in(terms::QUEUE_BYTES)?;
         if says.queue_bytes_max < says.body_bytes_max {
             let (quota, body) = (print_bytes(says.queue_bytes_max), print_bytes(says.body_bytes_max));
             let message = format!("{quota} is a quota smaller than one message: maxBodyBytes is {body}");
@@ -244,7 +177,7 @@ fn queue(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
         }
     }
     if let Some(messages) = node.get("maxMessages")? {
-        says.queue_messages_max = messages.number_in(1, limits::QUEUE_MESSAGES_CAP)?;
+        says.queue_messages_max = messages.number_in(terms::QUEUE_MESSAGES)?;
     }
     Ok(())
 }
@@ -252,35 +185,22 @@ fn queue(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
 fn delivery(spec: &Node<'_>) -> Read<Delivery> {
     let mut delivery = Delivery::default();
     let Some(node) = spec.get("delivery")? else { return Ok(delivery) };
-    let known = [
-        "retry",
-        "backoffPolicy",
-        "backoffDelay",
-        "backoffMax",
-        "timeout",
-        "retryAfterMax",
-        "maxAge",
-        "deadLetterSink",
-    ];
-    node.only(&known, &[])?;
+    node.only(&terms::DELIVERY, &[])?;
     if let Some(retry) = node.get("retry")? {
-        delivery.retry = retry.number_in(0, limits::DELIVERY_RETRY_CAP.into())?;
+        delivery.retry = retry.number_in(terms::RETRY)?;
     }
-    if let Some(policy) = node.get("backoffPolicy")? {
-        let known = [("exponential", Backoff::Exponential), ("linear", Backoff::Linear)];
-        delivery.backoff = policy.one_of(&known, &[])?;
-    }
-    let set = |key, least, into: &mut Duration| -> Read<()> {
+    delivery.backoff = node.one_or("backoffPolicy", &terms::BACKOFFS, &[])?;
+    let set = |key, allowed: RangeInclusive<Duration>, into: &mut Duration| -> Read<()> {
         if let Some(node) = node.get(key)? {
-            *into = node.duration_in(least, LONGEST)?;
+            *into = node.duration_in(allowed)?;
         }
         Ok(())
     };
-    set("backoffDelay", BACKOFF_LEAST, &mut delivery.backoff_delay)?;
-    set("backoffMax", BACKOFF_LEAST, &mut delivery.backoff_max)?;
-    set("timeout", TIMEOUT_LEAST, &mut delivery.timeout)?;
-    set("retryAfterMax", Duration::ZERO, &mut delivery.retry_after_max)?;
-    set("maxAge", WINDOW_LEAST, &mut delivery.age_max)?;
+    set("backoffDelay", terms::BACKOFF, &mut delivery.backoff_delay)?;
+    set("backoffMax", terms::BACKOFF, &mut delivery.backoff_max)?;
+    set("timeout", terms::TIMEOUT, &mut delivery.timeout)?;
+    set("retryAfterMax", terms::ANY, &mut delivery.retry_after_max)?;
+    set("maxAge", terms::WINDOW, &mut delivery.age_max)?;
     if delivery.backoff_max < delivery.backoff_delay {
         let (delay, max) = (print_iso(delivery.backoff_delay), print_iso(delivery.backoff_max));
         return Err(node.fault(format!("backoffDelay ({delay}) is longer than backoffMax ({max})")));
@@ -296,44 +216,45 @@ fn sink(spec: &Node<'_>, meta: &Meta) -> Read<Option<SinkRef>> {
 fn rate(spec: &Node<'_>) -> Read<RateLimits> {
     let mut rate = RateLimits::default();
     let Some(node) = spec.get("rateLimits")? else { return Ok(rate) };
-    node.only(&["maxConcurrentDispatches", "maxDispatchesPerSecond", "maxBurstSize", "key"], &[])?;
+    node.only(&terms::RATE, &[])?;
     if let Some(node) = node.get("maxConcurrentDispatches")? {
-        rate.concurrent_max = node.number_in(1, limits::DISPATCHES_CONCURRENT_CAP.into())?;
+        rate.concurrent_max = node.number_in(terms::CONCURRENT)?;
     }
     if let Some(node) = node.get("maxDispatchesPerSecond")? {
-        let found = node.value.as_f64().filter(|rate| PER_SECOND.contains(rate));
-        let allowed = format!("{} to {} is allowed", PER_SECOND.start(), PER_SECOND.end());
+        let found = node.value.as_f64().filter(|rate| terms::PER_SECOND.contains(rate));
+        let allowed = format!("{} to {} is allowed", terms::PER_SECOND.start(), terms::PER_SECOND.end());
         rate.per_second = Some(found.ok_or_else(|| node.fault(format!("is no number in range: {allowed}")))?);
     }
     if let Some(node) = node.get("maxBurstSize")? {
-        rate.burst_max = node.number_in(1, BURST_CAP)?;
+        rate.burst_max = node.number_in(terms::BURST)?;
     }
-    if let Some(node) = node.get("key")?.filter(|node| node.value != "destination") {
-        rate.key_header = Some(header_key(&node, "write destination or \"header:NAME\"")?);
+    if let Some(node) = node.get("key")? {
+        let key = node.formed(&RATE_KEY)?;
+        rate.key_header = if key == terms::DESTINATION { None } else { Some(header(&node, key)?) };
     }
     Ok(rate)
 }
 
 fn idempotency(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
     let Some(node) = spec.get("idempotency")? else { return Ok(()) };
-    node.only(&["required", "window"], &[])?;
+    node.only(&terms::IDEMPOTENCY, &[])?;
     if let Some(required) = node.get("required")? {
         says.idempotency_required = required.flag()?;
     }
     if let Some(window) = node.get("window")? {
-        says.idempotency_window = window.duration_in(WINDOW_LEAST, LONGEST)?;
+        says.idempotency_window = window.duration_in(terms::WINDOW)?;
     }
     Ok(())
 }
 
 fn result(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
     let Some(node) = spec.get("result")? else { return Ok(()) };
-    node.only(&["ttl", "maxBytes"], &[])?;
+    node.only(&terms::RESULT, &[])?;
     if let Some(ttl) = node.get("ttl")? {
-        says.result_ttl = ttl.duration_in(Duration::ZERO, LONGEST)?;
+        says.result_ttl = ttl.duration_in(terms::ANY)?;
     }
     if let Some(bytes) = node.get("maxBytes")? {
-        says.result_bytes_max = bytes.bytes_in(0, limits::RESULT_BYTES_CAP)?;
+        says.result_bytes_max = bytes.bytes_in(terms::RESULT_BYTES)?;
     }
     Ok(())
 }
@@ -341,8 +262,9 @@ fn result(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<()> {
 /// Takes the hosts; what comes back is the name of the Secret.
 fn callback(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<Option<Domain>> {
     let Some(node) = spec.get("callback")? else { return Ok(None) };
-    node.only(&["allowedHosts", "secretRef"], &[])?;
-    says.callback_hosts = bounded(&node.need("allowedHosts")?)?.iter().map(host).collect::<Read<_>>()?;
+    node.only(&terms::CALLBACK, &[])?;
+    let hosts = node.need("allowedHosts")?.list_in(terms::NAMES)?;
+    says.callback_hosts = hosts.iter().map(host).collect::<Read<_>>()?;
     let secret = node.need("secretRef")?;
     secret.only(&["name"], &[])?;
     let name = secret.need("name")?;
@@ -354,7 +276,7 @@ fn callback(spec: &Node<'_>, says: &mut queue::AsyncPolicy) -> Read<Option<Domai
 
 /// A host by name, in lower case; `*.` in front stands for one or more labels.
 fn host(node: &Node<'_>) -> Read<String> {
-    let text = node.text()?.to_ascii_lowercase();
+    let text = node.formed(&HOST)?.to_ascii_lowercase();
     match Domain::new(text.strip_prefix("*.").unwrap_or(&text)) {
         Ok(_) => Ok(text),
         Err(error) => Err(node.fault(format!("{error}; \"*.\" may stand in front"))),
@@ -364,5 +286,5 @@ fn host(node: &Node<'_>) -> Read<String> {
 fn grpc_ack(spec: &Node<'_>) -> Read<Option<GrpcAck>> {
     let Some(node) = spec.get("grpc")? else { return Ok(None) };
     node.only(&["ack"], &[])?;
-    node.need("ack")?.one_of(&[("EmptyMessage", GrpcAck::EmptyMessage)], &["Operation"]).map(Some)
+    node.need("ack")?.one_of(&terms::ACKS, &["Operation"]).map(Some)
 }

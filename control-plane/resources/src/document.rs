@@ -1,6 +1,7 @@
 //! document: one file cut into documents, each read on its own.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use policy::limits;
@@ -17,8 +18,27 @@ pub struct Located<T> {
     pub value: T,
     /// The file.
     pub file: Arc<str>,
-    /// The line its document begins on, counted from 1.
+    /// The line its document begins on, counted from 1; 0 where the object stands in no file.
     pub line: usize,
+}
+
+impl<T> Located<T> {
+    /// Where it stands, `mesh.yaml:3`; without lines, `kubernetes`.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place(&self.file, self.line)
+    }
+}
+
+/// A file and a line, as they are told.
+pub(crate) struct Place<'a>(pub(crate) &'a str, pub(crate) usize);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(file, 0) => f.write_str(file),
+            Self(file, line) => write!(f, "{file}:{line}"),
+        }
+    }
 }
 
 /// Reads every document of a file: the objects that are right, and what is wrong with the others.
@@ -46,7 +66,7 @@ pub fn parse_file(path: &str, text: &str) -> (Vec<Located<Object>>, Vec<Problem>
 
 /// The documents of a file with the line each begins on; empty ones are left out. Lines in front of
 /// a document's first word are kept out of it, so that the line is that word's.
-fn split(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
     let mut documents = Vec::new();
     let mut current: Option<(usize, String)> = None;
     for (i, line) in text.lines().enumerate() {
@@ -77,8 +97,7 @@ struct Reader {
 
 impl Reader {
     fn problem(&mut self, line: usize, object: String, fault: Fault) {
-        let field = (!fault.field.is_empty()).then_some(fault.field);
-        self.problems.push(Problem { file: self.file.clone(), line, object, field, message: fault.message });
+        self.problems.push(problem((&self.file, line), object, fault));
     }
 
     fn document(&mut self, line: usize, text: &str) {
@@ -111,14 +130,33 @@ impl Reader {
     }
 
     fn object(&mut self, line: usize, value: &Value) {
-        match Object::read(&Node::root(value)) {
+        match read_at((&self.file, line), value) {
             Ok(None) => {}
-            Ok(Some(object)) => {
-                self.objects.push(Located { value: object, file: self.file.clone(), line });
-            }
-            Err(fault) => self.problem(line, name_in_value(value), fault),
+            Ok(Some(object)) => self.objects.push(object),
+            Err(problem) => self.problems.push(problem),
         }
     }
+}
+
+/// Reads one object that stands in no file: `place` says where, in the place of one. `None` for kinds
+/// that are none of ours.
+///
+/// # Errors
+/// What is wrong with it, as [`parse_file`] tells.
+pub fn read_object(place: &Arc<str>, value: &Value) -> Result<Option<Located<Object>>, Problem> {
+    read_at((place, 0), value)
+}
+
+fn read_at((file, line): (&Arc<str>, usize), value: &Value) -> Result<Option<Located<Object>>, Problem> {
+    match Object::read(&Node::root(value)) {
+        Ok(read) => Ok(read.map(|value| Located { value, file: file.clone(), line })),
+        Err(fault) => Err(problem((file, line), name_in_value(value), fault)),
+    }
+}
+
+fn problem((file, line): (&Arc<str>, usize), object: String, fault: Fault) -> Problem {
+    let field = (!fault.field.is_empty()).then_some(fault.field);
+    Problem { file: file.clone(), line, object, field, message: fault.message }
 }
 
 /// `kind namespace/name` as far as a document that is wrong still says it, in the spelling of

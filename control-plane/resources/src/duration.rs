@@ -105,6 +105,14 @@ fn number(text: &str, millis: u64) -> Option<u64> {
     if part.is_multiple_of(scale) { Some(sum) } else { None }
 }
 
+/// `duration` as the Gateway API and Go write it, in the largest unit that divides it: `1h`, `500ms`.
+pub(crate) fn print_go(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let found = units.into_iter().find(|(_, length)| millis != 0 && millis.is_multiple_of(*length));
+    found.map_or_else(|| format!("{millis}ms"), |(unit, length)| format!("{}{unit}", millis / length))
+}
+
 /// `duration` in ISO 8601, in hours, minutes and seconds: `PT24H`, `PT0.5S`.
 #[must_use]
 pub fn print_iso(duration: Duration) -> String {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use policy::name::Domain;
+use policy::snapshot::GRPC_PROBE_PATH;
 
+use crate::inject::{PROXY_CONTAINER, REDIRECT_CONTAINER};
 use crate::node::{Node, Read};
 use crate::object::Meta;
 
@@ -22,7 +24,8 @@ pub struct Pod {
     pub meta: Meta,
     /// The service account; `default` where none is written.
     pub service_account: Domain,
-    /// Its containers, sidecars included (init containers, which may be sidecars, after the others).
+    /// Its containers, sidecars included (init containers, which may be sidecars, after the others) but
+    /// for Tidegate's own.
     pub containers: Vec<Container>,
     /// Its addresses; none on the host's network.
     pub addresses: Vec<IpAddr>,
@@ -33,7 +36,7 @@ pub struct Pod {
 pub struct Container {
     /// Ports it says it listens on.
     pub ports: Vec<ContainerPort>,
-    /// Its HTTP probes: liveness, readiness, startup.
+    /// Its HTTP and gRPC probes: liveness, readiness, startup.
     pub probes: Vec<Probe>,
 }
 
@@ -46,7 +49,7 @@ pub struct ContainerPort {
     pub port: u16,
 }
 
-/// An HTTP probe.
+/// An HTTP probe, or a gRPC one, which is a call of [`GRPC_PROBE_PATH`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The path, `/` where none is written.
@@ -163,8 +166,13 @@ impl Pod {
             Some(node) => node.parsed()?,
             None => Domain::new("default").map_err(|error| spec.fault(error.to_string()))?,
         };
-        let mut containers = spec.each("containers", Container::read)?;
-        containers.extend(spec.each("initContainers", Container::read)?);
+        let mut containers = Vec::new();
+        for node in spec.items("containers")?.into_iter().chain(spec.items("initContainers")?) {
+            // The sidecar's own ports are none of the workload's.
+            if !matches!(node.text_or("name", "")?.as_str(), PROXY_CONTAINER | REDIRECT_CONTAINER) {
+                containers.push(Container::read(&node)?);
+            }
+        }
         let mut addresses: Vec<IpAddr> = Vec::new();
         if let Some(status) = root.get("status")? {
             let more = status.each("podIPs", |node| node.need("ip")?.parsed())?;
@@ -194,9 +202,14 @@ impl Container {
         }
         for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
             let Some(probe) = node.get(key)? else { continue };
-            let Some(get) = probe.get("httpGet")? else { continue };
-            let path = get.text_or("path", "/")?;
-            container.probes.push(Probe { path, port: port_ref(&get.need("port")?)? });
+            if let Some(get) = probe.get("httpGet")? {
+                let path = get.text_or("path", "/")?;
+                container.probes.push(Probe { path, port: port_ref(&get.need("port")?)? });
+            }
+            if let Some(grpc) = probe.get("grpc")? {
+                let port = PortRef::Number(grpc.need("port")?.port()?);
+                container.probes.push(Probe { path: GRPC_PROBE_PATH.to_owned(), port });
+            }
         }
         Ok(container)
     }

@@ -6,21 +6,29 @@
 //! skipped, or kept as `Unknown` where skipping it would change what a rule does. Our own kinds are
 //! read strictly: a field that would be ignored is an error that names it.
 //!
-//! [`validate_all`] finds what only shows between objects.
+//! [`validate_all`] finds what only shows between objects. [`crds`] are the definitions under which an
+//! API server takes our kinds; they are made of the constants the readers use. [`conditions`] are what
+//! statuses say.
 
 mod access_policy;
 mod async_policy;
 mod backend_policy;
+pub mod conditions;
+mod crd;
 mod document;
 mod duration;
+mod form;
 mod grant;
+pub mod inject;
 mod kubernetes;
 mod mesh_trust;
 mod node;
 mod object;
 mod problem;
 mod quantity;
+mod review;
 mod route;
+mod schema;
 mod secret;
 mod sink;
 mod validate;
@@ -28,7 +36,8 @@ mod validate;
 pub use access_policy::{AccessPolicy, AccessRuleSpec, PolicyPort, Source};
 pub use async_policy::{AsyncPolicy, AsyncTarget};
 pub use backend_policy::{BackendPolicy, RetryBudgetSpec};
-pub use document::{Located, parse_file};
+pub use crd::{crd_files, crds};
+pub use document::{Located, parse_file, read_object};
 pub use duration::{DurationError, IsoOrGoError, parse_duration, parse_iso_or_go, print_iso};
 pub use grant::ReferenceGrant;
 pub use kubernetes::{
@@ -39,6 +48,7 @@ pub use mesh_trust::MeshTrust;
 pub use object::{Meta, Object, ObjectId};
 pub use problem::Problem;
 pub use quantity::{QuantityError, parse_bytes, print_bytes};
+pub use review::{Review, ReviewTarget, review};
 pub use route::{
     BackendRef, Filter, GrpcMatch, GrpcMethod, GrpcRoute, GrpcRule, HttpMatch, HttpRoute, HttpRule,
     NamedMatchSpec, ParentRef, PathSpec, RetrySpec, Route, Rule, Timeouts, ValueKind,

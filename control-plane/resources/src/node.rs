@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use policy::limits;
 use policy::name::Label;
 use serde_json::{Map, Value};
 
-use crate::duration::{parse_duration, parse_iso_or_go, print_iso};
+use crate::duration::{parse_duration, parse_iso_or_go, print_go, print_iso};
+use crate::form::Form;
 use crate::problem::Fault;
 use crate::quantity::{parse_bytes, print_bytes};
 
@@ -21,6 +24,9 @@ pub(crate) struct Node<'a> {
     pub(crate) path: String,
     pub(crate) value: &'a Value,
 }
+
+/// The numbers of ports.
+pub(crate) const PORT: RangeInclusive<u64> = 1..=65_535;
 
 pub(crate) type Read<T> = Result<T, Fault>;
 
@@ -75,6 +81,14 @@ impl<'a> Node<'a> {
         Ok(self.fields()?.iter().map(entry).collect())
     }
 
+    /// Every field of a map that has so many at most.
+    pub(crate) fn entries_in(&self, most: usize) -> Read<Vec<(&'a str, Node<'a>)>> {
+        match self.fields()?.len() {
+            length if length > most => Err(self.fault(format!("has {length} entries, {most} are allowed"))),
+            _ => self.entries(),
+        }
+    }
+
     pub(crate) fn list(&self) -> Read<Vec<Node<'a>>> {
         let items = self.value.as_array().ok_or_else(|| self.expected("a list"))?;
         let item = |(i, value)| Node { path: format!("{}[{i}]", self.path), value };
@@ -84,6 +98,21 @@ impl<'a> Node<'a> {
     /// The items of the list `key`; none when it is absent.
     pub(crate) fn items(&self, key: &str) -> Read<Vec<Node<'a>>> {
         self.get(key)?.map_or_else(|| Ok(Vec::new()), |node| node.list())
+    }
+
+    /// The items of a list that has so many.
+    pub(crate) fn list_in(&self, allowed: RangeInclusive<usize>) -> Read<Vec<Node<'a>>> {
+        let items = self.list()?;
+        match items.len() {
+            length if allowed.contains(&length) => Ok(items),
+            0 => Err(self.fault("is empty: name one, or remove it")),
+            length => Err(self.fault(format!("has {length} entries, {} are allowed", allowed.end()))),
+        }
+    }
+
+    /// The items of the list `key`, at most so many; none when it is absent.
+    pub(crate) fn items_in(&self, key: &str, most: usize) -> Read<Vec<Node<'a>>> {
+        self.get(key)?.map_or_else(|| Ok(Vec::new()), |node| node.list_in(0..=most))
     }
 
     /// The items of the list `key`, each read by `read`.
@@ -103,15 +132,16 @@ impl<'a> Node<'a> {
         self.value.as_u64().ok_or_else(|| self.expected("a whole number of 0 or more"))
     }
 
-    /// A whole number between both, inclusive.
-    pub(crate) fn number_in<T: TryFrom<u64>>(&self, least: u64, most: u64) -> Read<T> {
+    /// A whole number of `allowed`.
+    pub(crate) fn number_in<T: TryFrom<u64>>(&self, allowed: RangeInclusive<u64>) -> Read<T> {
         let number = self.number()?;
-        let fits = if (least..=most).contains(&number) { T::try_from(number).ok() } else { None };
+        let fits = if allowed.contains(&number) { T::try_from(number).ok() } else { None };
+        let (least, most) = allowed.into_inner();
         fits.ok_or_else(|| self.fault(format!("{number} is out of range: {least} to {most} is allowed")))
     }
 
     pub(crate) fn port(&self) -> Read<u16> {
-        self.number_in(1, 65_535)
+        self.number_in(PORT)
     }
 
     /// Text that is parsed by its type.
@@ -123,27 +153,57 @@ impl<'a> Node<'a> {
         parse_duration(self.text()?).map_err(|error| self.fault(error.to_string()))
     }
 
-    /// A duration of ISO 8601 or Go between both, inclusive.
-    pub(crate) fn duration_in(&self, least: Duration, most: Duration) -> Read<Duration> {
-        let duration = parse_iso_or_go(self.text()?).map_err(|error| self.fault(error.to_string()))?;
-        if (least..=most).contains(&duration) {
+    /// A duration of the Gateway API, of `allowed`.
+    pub(crate) fn gateway_duration_in(&self, allowed: RangeInclusive<Duration>) -> Read<Duration> {
+        let duration = self.duration()?;
+        if allowed.contains(&duration) {
             return Ok(duration);
         }
+        let (least, most) = allowed.into_inner();
+        Err(self.fault(format!("is out of range: {} to {} is allowed", print_go(least), print_go(most))))
+    }
+
+    /// A duration of ISO 8601 or Go, of `allowed`.
+    pub(crate) fn duration_in(&self, allowed: RangeInclusive<Duration>) -> Read<Duration> {
+        let text = self.text_within(limits::DURATION_CHARS_MAX)?;
+        let duration = parse_iso_or_go(text).map_err(|error| self.fault(error.to_string()))?;
+        if allowed.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = allowed.into_inner();
         let (duration, least, most) = (print_iso(duration), print_iso(least), print_iso(most));
         Err(self.fault(format!("{duration} is out of range: {least} to {most} is allowed")))
     }
 
-    /// A number of bytes between both, inclusive: `256Mi`, or a plain number.
-    pub(crate) fn bytes_in(&self, least: u64, most: u64) -> Read<u64> {
+    /// A number of bytes of `allowed`: `256Mi`, or a plain number.
+    pub(crate) fn bytes_in(&self, allowed: RangeInclusive<u64>) -> Read<u64> {
         let bytes = match self.value.as_u64() {
             Some(bytes) => bytes,
             None => parse_bytes(self.text()?).map_err(|error| self.fault(error.to_string()))?,
         };
-        if (least..=most).contains(&bytes) {
+        if allowed.contains(&bytes) {
             return Ok(bytes);
         }
+        let (least, most) = allowed.into_inner();
         let (bytes, least, most) = (print_bytes(bytes), print_bytes(least), print_bytes(most));
         Err(self.fault(format!("{bytes} is out of range: {least} to {most} is allowed")))
+    }
+
+    /// Text that has this form.
+    pub(crate) fn formed(&self, form: &Form) -> Read<&'a str> {
+        let text = self.text_within(form.chars_max)?;
+        if form.holds(text) { Ok(text) } else { Err(self.fault(format!("{text:?} {}", form.wrong))) }
+    }
+
+    /// Text of so many characters at most.
+    pub(crate) fn text_within(&self, chars_max: usize) -> Read<&'a str> {
+        let text = self.text()?;
+        match text.chars().count() {
+            chars if chars > chars_max => {
+                Err(self.fault(format!("has {chars} characters, {chars_max} are allowed")))
+            }
+            _ => Ok(text),
+        }
     }
 
     /// One of `known`, by its name; those of `later` are refused as not implemented.
@@ -164,6 +224,16 @@ impl<'a> Node<'a> {
             format!("{text:?} is not known")
         };
         Err(self.fault(format!("{what}: write {write}")))
+    }
+
+    /// The field `key` as one of `known`, its default where it is absent.
+    pub(crate) fn one_or<T: Copy + Default>(
+        &self,
+        key: &str,
+        known: &[(&str, T)],
+        later: &[&str],
+    ) -> Read<T> {
+        self.get(key)?.map_or_else(|| Ok(T::default()), |node| node.one_of(known, later))
     }
 
     /// A map of text to text; absent is empty.

@@ -16,6 +16,9 @@ use crate::problem::Fault;
 use crate::route::{GrpcRoute, HttpRoute};
 use crate::secret::Secret;
 
+/// The API server counts in int64.
+const GENERATION_MAX: u64 = i64::MAX as u64;
+
 /// What every object carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
@@ -29,6 +32,8 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
     /// When it was made, RFC 3339 in UTC, so that text order is time order.
     pub created: Option<String>,
+    /// Which of its specs it is, counted by the API server from 1; 0 where it stands in no cluster.
+    pub generation: i64,
 }
 
 impl Meta {
@@ -44,6 +49,9 @@ impl Meta {
             labels: meta.text_map("labels")?,
             annotations: meta.text_map("annotations")?,
             created: meta.text_of("creationTimestamp")?,
+            generation: meta
+                .get("generation")?
+                .map_or(Ok(0), |number| number.number_in(0..=GENERATION_MAX))?,
         })
     }
 }
@@ -147,7 +155,7 @@ impl Object {
         let later = matches!(kind, "Topic" | "Subscription");
         let ours = api == OUR_API;
         let group = api.split('/').next().unwrap_or_default();
-        if !ours && (group == "tidegate.dev" || (known && !group.contains('.')) || looks_like_ours(group)) {
+        if !ours && (group == GROUP || (known && !group.contains('.')) || looks_like_ours(group)) {
             return Err(Fault::new("apiVersion", format!("{api:?} is not known; write \"{OUR_API}\"")));
         }
         if !ours {
@@ -177,6 +185,10 @@ impl Object {
     }
 }
 
+/// The API group of our own kinds.
+pub(crate) const GROUP: &str = "tidegate.dev";
+/// Their version.
+pub(crate) const VERSION: &str = "v1alpha1";
 const OUR_API: &str = "tidegate.dev/v1alpha1";
 
 /// Whether a group is ours but for a slip of the hand (`tidegate.io`, `tidgate.dev`).

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::document::Place;
+
 /// What is wrong with one object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Problem {
     /// The file.
     pub file: Arc<str>,
-    /// The line on which the object's document begins, or the error stands; counted from 1.
+    /// The line on which the object's document begins, or the error stands; counted from 1;
+    /// 0 where there is no file.
     pub line: usize,
     /// The object, `HTTPRoute shop/orders`; empty when the document does not say.
     pub object: String,
@@ -23,7 +26,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
+        write!(f, "{}: ", Place(&self.file, self.line))?;
         if !self.object.is_empty() {
             write!(f, "{}: ", self.object)?;
         }

@@ -245,7 +245,7 @@ fn backend_ref(node: &Node<'_>) -> Read<BackendRef> {
         namespace: node.label_of("namespace")?,
         name: node.need("name")?.text()?.to_owned(),
         port: node.port_of("port")?,
-        weight: node.get("weight")?.map_or(Ok(1), |weight| weight.number_in(0, 1_000_000))?,
+        weight: node.get("weight")?.map_or(Ok(1), |weight| weight.number_in(0..=1_000_000))?,
         filters: node.each("filters", filter)?,
     })
 }
@@ -370,7 +370,7 @@ fn retry(rule: &Node<'_>) -> Read<Option<RetrySpec>> {
     let Some(node) = rule.get("retry")? else { return Ok(None) };
     Ok(Some(RetrySpec {
         attempts: node.get("attempts")?.map_or(Ok(1), |node| node.number())?,
-        codes: node.each("codes", |code| code.number_in(400, 599))?,
+        codes: node.each("codes", |code| code.number_in(400..=599))?,
         backoff: node.get("backoff")?.map(|node| node.duration()).transpose()?,
     }))
 }

@@ -1,11 +1,19 @@
 //! sink: the Service an AsyncPolicy's dead letters are sent on to, a Destination as Knative writes it.
 
-use policy::limits;
 use policy::name::{Label, ServicePort};
 use policy::queue::Sink;
 
+use crate::form::{LABEL, PATH};
 use crate::kubernetes::Service;
 use crate::node::{Node, Read};
+use crate::schema::Schema;
+
+const SINK: [&str; 2] = ["ref", "uri"];
+const REF: [&str; 5] = ["apiVersion", "kind", "name", "namespace", "port"];
+const KINDS: [(&str, ()); 1] = [("Service", ())];
+const VERSIONS: [(&str, ()); 1] = [("v1", ())];
+/// Where nothing else is written.
+const ROOT: &str = "/";
 
 /// A `deadLetterSink` as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,19 +31,42 @@ pub struct SinkRef {
 impl SinkRef {
     /// Reads `deadLetterSink`; `own` is the policy's namespace.
     pub(crate) fn read(node: &Node<'_>, own: &Label) -> Read<Self> {
-        node.only(&["ref", "uri"], &[])?;
+        node.only(&SINK, &[])?;
         let to = node.need("ref")?;
-        to.only(&["apiVersion", "kind", "name", "namespace", "port"], &[])?;
-        to.need("kind")?.one_of(&[("Service", ())], &["Topic"])?;
+        to.only(&REF, &[])?;
+        to.need("kind")?.one_of(&KINDS, &["Topic"])?;
         if let Some(version) = to.get("apiVersion")? {
-            version.one_of(&[("v1", ())], &[])?;
+            version.one_of(&VERSIONS, &[])?;
         }
         Ok(Self {
             namespace: to.label_of("namespace")?.unwrap_or_else(|| own.clone()),
             name: to.need("name")?.parsed()?,
             port: to.port_of("port")?,
-            uri: node.get("uri")?.map_or_else(|| Ok("/".to_owned()), |uri| path(&uri))?,
+            uri: node.get("uri")?.map_or(Ok(ROOT), |uri| uri.formed(&PATH))?.to_owned(),
         })
+    }
+
+    /// The schema of `deadLetterSink`.
+    pub(crate) fn schema() -> Schema {
+        let to = Schema::object(
+            &REF,
+            [
+                ("apiVersion", Schema::one_of(&VERSIONS).or("v1").says("The Service's API version.")),
+                ("kind", Schema::one_of(&KINDS).says("The kind: Service.")),
+                ("name", Schema::form(&LABEL).says("The Service's name.")),
+                ("namespace", Schema::form(&LABEL).says(
+                    "Its namespace; the policy's own where none is written. Another one needs a ReferenceGrant there.",
+                )),
+                ("port", Schema::port().says("Its port; needed where it has several.")),
+            ],
+        );
+        let uri = Schema::form(&PATH).or(ROOT).says("Path and query there. Example: /dead-letters.");
+        Schema::object(&SINK, [("ref", to.need(&["kind", "name"]).says("The Service.")), ("uri", uri)])
+            .need(&["ref"])
+            .says(
+                "The Service that dead letters are sent on to. Without one, and while it cannot be found, the \
+                 built-in dead letter keeps them on the volume of the queue.",
+            )
     }
 
     /// Where it is: `service` is the one of its name, if there is one, `granted` whether policies of
@@ -68,22 +99,4 @@ impl SinkRef {
         let service = ServicePort::new(namespace.clone(), name.clone(), port);
         Ok(Sink { service: service.map_err(|error| error.to_string())?, uri: uri.clone() })
     }
-}
-
-/// A relative reference from the root of the Service (RFC 3986 §4.2, an absolute path with its query).
-fn path(node: &Node<'_>) -> Read<String> {
-    let text = node.text()?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/?".contains(&byte);
-    if !text.starts_with('/') || text.starts_with("//") || !text.bytes().all(allowed) {
-        let remedy = "name the Service under ref, and write a path of it, as in \"/dead-letters\"";
-        return Err(node.fault(format!("{text:?} is no path: {remedy}")));
-    }
-    if text.len() > limits::MESSAGE_KEY_BYTES_MAX {
-        return Err(node.fault(format!(
-            "has {} bytes, {} are allowed",
-            text.len(),
-            limits::MESSAGE_KEY_BYTES_MAX
-        )));
-    }
-    Ok(text.to_owned())
 }

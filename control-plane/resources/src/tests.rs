@@ -1,6 +1,7 @@
 //! tests: files in, objects and problems out.
 
 mod asynchronous;
+mod samples;
 
 use std::time::Duration;
 

@@ -11,15 +11,16 @@ use crate::object::{Object, ObjectId};
 use crate::problem::Problem;
 use crate::route::{GrpcMatch, HttpMatch, NamedMatchSpec, PathSpec, Route, ValueKind};
 
-/// What is wrong between objects that are right one by one, in file order.
+/// What is wrong between objects that are right one by one, in the order they are given.
 ///
 /// None of it takes an object out of force as a whole: of two that contradict each other the earlier
 /// one holds, a rule with a bad expression fails alone.
 #[must_use]
-pub fn validate_all(objects: &[Located<Object>]) -> Vec<Problem> {
+pub fn validate_all<'a>(objects: impl IntoIterator<Item = &'a Located<Object>>) -> Vec<Problem> {
+    let objects: Vec<&Located<Object>> = objects.into_iter().collect();
     let mut problems = Vec::new();
-    duplicates(objects, &mut problems);
-    let first = in_force(objects);
+    duplicates(&objects, &mut problems);
+    let first = in_force(&objects);
     backend_policies(&first, &mut problems);
     access_policies(&first, &mut problems);
     asynchronous::check(&first, &mut problems);
@@ -41,25 +42,27 @@ pub fn validate_all(objects: &[Located<Object>]) -> Vec<Problem> {
 }
 
 /// The first object of every name.
-fn in_force(objects: &[Located<Object>]) -> Vec<&Located<Object>> {
+fn in_force<'a>(objects: &[&'a Located<Object>]) -> Vec<&'a Located<Object>> {
     let mut seen = BTreeSet::new();
-    objects.iter().filter(|object| seen.insert(object.value.id())).collect()
+    objects.iter().copied().filter(|object| seen.insert(object.value.id())).collect()
 }
 
 fn problem(at: &Located<Object>, field: Option<String>, message: String) -> Problem {
     Problem { file: at.file.clone(), line: at.line, object: at.value.id().to_string(), field, message }
 }
 
-fn place(at: &Located<Object>) -> String {
-    format!("{}:{}", at.file, at.line)
+/// An object with where it stands, where that says more than its name.
+fn told(at: &Located<Object>) -> String {
+    let id = at.value.id();
+    if at.line == 0 { id.to_string() } else { format!("{id} ({})", at.place()) }
 }
 
-fn duplicates(objects: &[Located<Object>], problems: &mut Vec<Problem>) {
+fn duplicates(objects: &[&Located<Object>], problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<ObjectId, &Located<Object>> = BTreeMap::new();
     for object in objects {
         let id = object.value.id();
         if let Some(first) = seen.get(&id) {
-            let message = format!("stands at {} already, which holds: remove one", place(first));
+            let message = format!("stands at {} already, which holds: remove one", first.place());
             problems.push(problem(object, None, message));
         } else {
             seen.insert(id, object);
@@ -76,11 +79,10 @@ fn backend_policies(objects: &[&Located<Object>], problems: &mut Vec<Problem>) {
             match holds.get(&service) {
                 Some(first) => {
                     let message = format!(
-                        "Service {}/{} has {} ({}) already, which holds for it: merge the two",
+                        "Service {}/{} has {} already, which holds for it: merge the two",
                         service.0,
                         service.1,
-                        first.value.id(),
-                        place(first)
+                        told(first)
                     );
                     problems.push(problem(object, Some(format!("spec.targetRefs[{i}]")), message));
                 }
@@ -110,13 +112,12 @@ fn access_policies(objects: &[&Located<Object>], problems: &mut Vec<Problem>) {
         for (i, (first_at, first)) in selecting.iter().enumerate() {
             for (second_at, second) in &selecting[i + 1..] {
                 let Some(port) = shared_port(first, second, pod) else { continue };
-                if reported.insert((place(first_at), place(second_at))) {
+                if reported.insert((first_at.value.id(), second_at.value.id())) {
                     let message = format!(
-                        "selects {port} of pod {}/{} as {} ({}) does, which holds for it: merge the two",
+                        "selects {port} of pod {}/{} as {} does, which holds for it: merge the two",
                         pod.meta.namespace,
                         pod.meta.name,
-                        first_at.value.id(),
-                        place(first_at)
+                        told(first_at)
                     );
                     problems.push(problem(second_at, Some("spec.selector".to_owned()), message));
                 }

@@ -193,6 +193,10 @@ impl Inbound {
     }
 }
 
+/// The path of the kubelet's gRPC probes (grpc.health.v1): a pod that declares one has it among its
+/// [`InboundPort::probes`].
+pub const GRPC_PROBE_PATH: &str = "/grpc.health.v1.Health/Check";
+
 /// What holds for one inbound port.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -30,3 +30,24 @@ fn policy_messages_are_those_of_the_proto_file() {
         kept.display()
     );
 }
+
+#[test]
+fn the_charts_definitions_are_those_of_the_types() {
+    let folder = root().join("charts/tidegate/files/crds");
+    let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
+    let remedy = "run TIDEGATE_BLESS=1 cargo test -p tests --test tidy";
+    let made = resources::crd_files();
+    for (name, text) in &made {
+        let path = folder.join(name);
+        if bless {
+            std::fs::write(&path, text).expect("the definition is written");
+        }
+        let is = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(is == *text, "{} is not what the types make: {remedy}", path.display());
+    }
+    for entry in std::fs::read_dir(&folder).expect("the chart has definitions") {
+        let name = entry.expect("a folder's entry can be read").file_name();
+        let known = made.iter().any(|(made, _)| name == made.as_str());
+        assert!(known, "{} holds {}, which no type makes: remove it", folder.display(), name.display());
+    }
+}

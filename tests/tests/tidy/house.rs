@@ -14,7 +14,7 @@ pub(crate) const ROOMS: &[(&str, &str, &[&str])] = &[
     ("control-plane/controller", "controller", &["resources", "policy"]),
     ("control-plane/cli", "cli", &["resources", "policy"]),
     ("tests/lab", "lab", &[]),
-    ("tests/kubernetes", "kubernetes", &["lab"]),
+    ("tests/kubernetes", "kubernetes", &["lab", "resources"]),
     (
         "tests",
         "tests",

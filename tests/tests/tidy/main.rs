@@ -1,6 +1,7 @@
 //! tidy: the house's own rules, as tests.
 
 mod arrows;
+mod chart;
 mod documents;
 mod files;
 mod generated;

@@ -186,8 +186,8 @@ fn a_word_that_is_none_of_a_fields_names_them() {
             "spec.rateLimits.key: \"source\" is not known: write destination or \"header:NAME\"",
         ),
         ("{ordering: {key: destination}}", "spec.ordering.key: \"destination\" is not known"),
-        ("{ordering: {key: 'header:'}}", "spec.ordering.key: \"\" is not a header name"),
-        ("{ordering: {key: 'header:a b'}}", "spec.ordering.key: \"a b\" is not a header name"),
+        ("{ordering: {key: 'header:'}}", "spec.ordering.key: \"header:\" is not known: write"),
+        ("{ordering: {key: 'header:a b'}}", "spec.ordering.key: \"header:a b\" is not known: write"),
         ("{ordering: {key: 'header:Authorization'}}", "spec.ordering.key: authorization holds a credential"),
         ("{ordering: {}}", "spec.ordering.key: is missing"),
     ]);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{place, problem};
+use super::{problem, told};
 use crate::async_policy::{AsyncPolicy, AsyncTarget};
 use crate::document::Located;
 use crate::grant::ReferenceGrant;
@@ -154,10 +154,9 @@ impl<'a> Known<'a> {
                     continue;
                 };
                 let message = format!(
-                    "{} has {} ({}) already, which holds for it: merge the two",
+                    "{} has {} already, which holds for it: merge the two",
                     target.within(namespace),
-                    first.value.id(),
-                    place(first)
+                    told(first)
                 );
                 problems.push(problem(object, Some(format!("spec.targetRefs[{i}]")), message));
             }

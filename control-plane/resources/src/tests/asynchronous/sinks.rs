@@ -60,7 +60,7 @@ fn a_sink_of_another_kind_or_without_a_service_is_refused_by_its_name() {
         refused(&[(&spec(sink), wanted)]);
     }
     let long = format!("{{ref: {{kind: Service, name: dead}}, uri: '/{}'}}", "a".repeat(1024));
-    refused(&[(&spec(&long), "deadLetterSink.uri: has 1025 bytes, 1024 are allowed")]);
+    refused(&[(&spec(&long), "deadLetterSink.uri: has 1025 characters, 1024 are allowed")]);
 }
 
 #[test]
