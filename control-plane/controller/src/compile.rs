@@ -5,6 +5,7 @@
 //! the order in it. GRPCRoutes go first: what is gRPC is theirs.
 
 mod action;
+mod faults;
 mod matches;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,9 @@ use policy::limits;
 use policy::queue::AsyncPolicy;
 use policy::route::{Action, Match, PathMatch, RouteKind, Rule, RuleName};
 use resources::{HttpRule, Meta, Route, ServicePortSpec};
+
+pub(crate) use action::Fault;
+pub(crate) use faults::faults;
 
 use crate::index::{AnyRoute, Attached, Index, Named};
 
@@ -64,8 +68,12 @@ pub(crate) fn rules(index: &Index, service: &Named, port: &ServicePortSpec, clie
 }
 
 fn is_for(attached: &Attached, port: &ServicePortSpec) -> bool {
-    attached.port.is_none_or(|number| number == port.port)
-        && attached.section.as_ref().is_none_or(|name| *name == port.name)
+    is_meant(attached.port, attached.section.as_deref(), port)
+}
+
+/// Whether a parent with this port and section name means `port` of its Service.
+pub(crate) fn is_meant(number: Option<u16>, section: Option<&str>, port: &ServicePortSpec) -> bool {
+    number.is_none_or(|number| number == port.port) && section.is_none_or(|name| *name == *port.name)
 }
 
 /// Where a rule stands; smaller is tried first.

@@ -1,212 +1,110 @@
 //! index: all objects in force, asked for destinations, backends and inbound documents.
 //!
-//! Pure: no clock, no file, no socket. [`Index::apply`] takes the objects as they stand and builds
-//! every table anew; what follows are questions.
+//! Pure: no clock, no file, no socket. [`Index::apply`] takes changes one by one into its tables and
+//! says which answers they touch ([`Affected`]); all else are questions. In whatever order the objects
+//! came, the same set of them gives the same answers.
 
+mod addresses;
+mod affected;
 mod asynchronous;
+mod changes;
 mod endpoints;
 mod inbound;
+mod injected;
 mod lookup;
+mod opaque;
+mod policies;
+mod ranked;
+mod routes;
+mod subjects;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use affected::{Affected, Hold};
 pub(crate) use lookup::no_port;
+pub(crate) use routes::{AnyRoute, Attached};
+pub(crate) use subjects::access_policy_in_force;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::identity::Identity;
 use policy::name::{Label, ServicePort};
-use policy::snapshot::{Mesh, Protocol};
+use policy::snapshot::{DestinationKey, Mesh, Protocol};
 use resources::{
-    AccessPolicy, AsyncPolicy, BackendPolicy, EndpointSlice, GrpcRoute, HttpRoute, Located, Namespace,
-    Object, ParentRef, Pod, ReferenceGrant, Secret, Service, ServicePortSpec,
+    AccessPolicy, BackendPolicy, EndpointSlice, MeshTrust, Meta, Namespace, Pod, ReferenceGrant, Service,
+    ServicePortSpec,
 };
 
+use addresses::Addresses;
 use asynchronous::AsyncPolicies;
+use ranked::{Rank, Ranked};
+use routes::Routes;
 
 /// A namespace and a name in it.
 pub(crate) type Named = (String, String);
+
+/// What says that a sidecar stands beside a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sidecars {
+    /// The injector's mark, or the word that asks for one: files are written by hand.
+    Asked,
+    /// The injector's mark alone: a pod may be older than the word of its namespace.
+    Marked,
+}
 
 /// All objects in force.
 #[derive(Debug)]
 pub(crate) struct Index {
     mesh: Mesh,
+    sidecars: Sidecars,
     namespaces: BTreeMap<String, Namespace>,
     pods: BTreeMap<Named, Pod>,
+    /// Those that say of ports that they are opaque.
+    opaque_pods: BTreeSet<Named>,
     services: BTreeMap<Named, Service>,
-    slices: BTreeMap<Named, Vec<EndpointSlice>>,
-    routes: BTreeMap<Named, Vec<Attached>>,
-    consumers: BTreeSet<String>,
-    grants: Vec<ReferenceGrant>,
-    backend_policies: BTreeMap<Named, Arc<BackendPolicy>>,
-    access_policies: BTreeMap<String, Vec<AccessPolicy>>,
+    /// By their Service, then by their own name.
+    slices: BTreeMap<Named, BTreeMap<String, EndpointSlice>>,
+    /// The Service of each slice that has one.
+    slice_owners: BTreeMap<Named, Named>,
+    routes: Routes,
+    grants: BTreeMap<Named, ReferenceGrant>,
+    backend_policies: BTreeMap<Named, (Rank, Arc<BackendPolicy>)>,
+    /// By the Service they are for.
+    backend_targets: BTreeMap<Named, Ranked<Arc<BackendPolicy>>>,
+    access_policies: BTreeMap<Named, (Rank, Arc<AccessPolicy>)>,
+    /// By namespace.
+    access: BTreeMap<String, Ranked<Arc<AccessPolicy>>>,
     async_policies: AsyncPolicies,
-    anchors: Vec<String>,
-    cluster_addresses: HashMap<IpAddr, Named>,
-    pod_addresses: HashMap<IpAddr, Named>,
-    endpoint_ports: HashMap<SocketAddr, ServicePort>,
-    endpoint_addresses: BTreeSet<IpAddr>,
-}
-
-/// What is of use only once all objects of its kinds are there.
-#[derive(Default)]
-struct Loose {
-    async_policies: Vec<AsyncPolicy>,
-    secrets: BTreeMap<Named, Secret>,
-}
-
-/// A route as one of its parents names it.
-#[derive(Debug, Clone)]
-pub(crate) struct Attached {
-    /// The route.
-    pub(crate) route: AnyRoute,
-    /// One port alone, by number.
-    pub(crate) port: Option<u16>,
-    /// One port alone, by name.
-    pub(crate) section: Option<String>,
-}
-
-/// A route of either kind.
-#[derive(Debug, Clone)]
-pub(crate) enum AnyRoute {
-    /// HTTP.
-    Http(Arc<HttpRoute>),
-    /// gRPC.
-    Grpc(Arc<GrpcRoute>),
-}
-
-impl AnyRoute {
-    pub(crate) fn namespace(&self) -> &str {
-        match self {
-            Self::Http(route) => route.meta.namespace.as_str(),
-            Self::Grpc(route) => route.meta.namespace.as_str(),
-        }
-    }
+    trust_ranks: BTreeMap<String, Rank>,
+    trusts: Ranked<MeshTrust>,
+    addresses: Addresses,
 }
 
 impl Index {
     /// Without any object.
-    pub(crate) fn new(mesh: Mesh) -> Self {
+    pub(crate) fn new(mesh: Mesh, sidecars: Sidecars) -> Self {
         Self {
             mesh,
+            sidecars,
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
+            opaque_pods: BTreeSet::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            consumers: BTreeSet::new(),
-            grants: Vec::new(),
+            slice_owners: BTreeMap::new(),
+            routes: Routes::default(),
+            grants: BTreeMap::new(),
             backend_policies: BTreeMap::new(),
+            backend_targets: BTreeMap::new(),
             access_policies: BTreeMap::new(),
+            access: BTreeMap::new(),
             async_policies: AsyncPolicies::default(),
-            anchors: Vec::new(),
-            cluster_addresses: HashMap::new(),
-            pod_addresses: HashMap::new(),
-            endpoint_ports: HashMap::new(),
-            endpoint_addresses: BTreeSet::new(),
+            trust_ranks: BTreeMap::new(),
+            trusts: Ranked::default(),
+            addresses: Addresses::default(),
         }
-    }
-
-    /// Takes `objects` as all there is. Of two with one name the first holds.
-    pub(crate) fn apply(&mut self, objects: &[Located<Object>]) {
-        *self = Self::new(self.mesh.clone());
-        let (mut seen, mut loose) = (BTreeSet::new(), Loose::default());
-        for object in objects.iter().map(|located| &located.value) {
-            if seen.insert(object.id()) {
-                self.put(object.clone(), &mut loose);
-            }
-        }
-        self.async_policies = AsyncPolicies::new(loose.async_policies, &loose.secrets, self);
-        self.join();
-    }
-
-    fn put(&mut self, object: Object, loose: &mut Loose) {
-        let meta = object.meta();
-        let named = (meta.namespace.to_string(), meta.name.to_string());
-        match object {
-            Object::Namespace(namespace) => {
-                self.namespaces.insert(named.1, namespace);
-            }
-            Object::Pod(pod) => {
-                self.pods.insert(named, pod);
-            }
-            Object::Service(service) => {
-                self.services.insert(named, service);
-            }
-            Object::EndpointSlice(slice) => {
-                if let Some(service) = slice.service.clone() {
-                    self.slices.entry((named.0, service)).or_default().push(slice);
-                }
-            }
-            Object::HttpRoute(route) => {
-                let route = Arc::new(route);
-                self.attach(&route.parents, &named.0, &AnyRoute::Http(route.clone()));
-            }
-            Object::GrpcRoute(route) => {
-                let route = Arc::new(route);
-                self.attach(&route.parents, &named.0, &AnyRoute::Grpc(route.clone()));
-            }
-            Object::ReferenceGrant(grant) => self.grants.push(grant),
-            Object::BackendPolicy(policy) => {
-                let policy = Arc::new(policy);
-                for target in &policy.targets {
-                    let service = (named.0.clone(), target.to_string());
-                    self.backend_policies.entry(service).or_insert_with(|| policy.clone());
-                }
-            }
-            Object::AsyncPolicy(policy) => loose.async_policies.push(policy),
-            Object::Secret(secret) => {
-                loose.secrets.insert(named, secret);
-            }
-            Object::AccessPolicy(policy) => {
-                self.access_policies.entry(named.0).or_default().push(policy);
-            }
-            Object::MeshTrust(trust) => {
-                if self.anchors.is_empty() {
-                    self.anchors = trust.anchors;
-                }
-            }
-        }
-    }
-
-    fn attach(&mut self, parents: &[ParentRef], own: &str, route: &AnyRoute) {
-        for parent in parents.iter().filter(|parent| parent.is_service()) {
-            let namespace = parent.namespace.as_ref().map_or(own, Label::as_str).to_owned();
-            if namespace != own {
-                self.consumers.insert(own.to_owned());
-            }
-            let attached =
-                Attached { route: route.clone(), port: parent.port, section: parent.section.clone() };
-            self.routes.entry((namespace, parent.name.clone())).or_default().push(attached);
-        }
-    }
-
-    /// Tables that need more than one kind.
-    fn join(&mut self) {
-        for (named, service) in &self.services {
-            for address in &service.addresses {
-                self.cluster_addresses.entry(*address).or_insert_with(|| named.clone());
-            }
-        }
-        for (named, pod) in &self.pods {
-            for address in &pod.addresses {
-                self.pod_addresses.entry(*address).or_insert_with(|| named.clone());
-            }
-        }
-        let mut endpoint_ports = HashMap::new();
-        for (named, service) in &self.services {
-            for port in &service.ports {
-                let Some(key) = service_port(named, port.port) else { continue };
-                for (address, _) in self.slice_endpoints(named, port) {
-                    endpoint_ports.entry(address).or_insert_with(|| key.clone());
-                }
-            }
-        }
-        self.endpoint_ports = endpoint_ports;
-        let endpoints = self.slices.values().flatten().flat_map(|slice| &slice.endpoints);
-        self.endpoint_addresses = endpoints.flat_map(|endpoint| endpoint.addresses.clone()).collect();
     }
 
     /// Where the mesh ends.
@@ -216,7 +114,7 @@ impl Index {
 
     /// Trust anchors besides the issuer, PEM.
     pub(crate) fn anchors(&self) -> &[String] {
-        &self.anchors
+        self.trust_in_force().map_or(&[], |trust| trust.anchors.as_slice())
     }
 
     /// The service account of every pod, as namespace and name.
@@ -225,10 +123,15 @@ impl Index {
         self.pods.values().map(account).collect()
     }
 
-    /// Whether routes of `namespace` change how its own clients see Services elsewhere; where not,
-    /// clients of all namespaces share one document.
-    pub(crate) fn is_consumer(&self, namespace: &str) -> bool {
-        self.consumers.contains(namespace)
+    /// Namespaces whose clients see `key` otherwise than all others, who share one document.
+    pub(crate) fn consumers(&self, key: &DestinationKey) -> BTreeSet<String> {
+        match key {
+            DestinationKey::Service(port) => self.routes.consumers(&named_of(port)),
+            DestinationKey::Address(address) => {
+                let service = self.addresses.service(address.ip());
+                service.map(|named| self.routes.consumers(named)).unwrap_or_default()
+            }
+        }
     }
 
     /// Which requests are taken in as messages.
@@ -241,18 +144,32 @@ impl Index {
     }
 
     pub(crate) fn attached(&self, named: &Named) -> &[Attached] {
-        self.routes.get(named).map_or(&[], Vec::as_slice)
+        self.routes.attached(named)
     }
 
     /// Whether a `kind` of namespace `from` may refer to Service `to`.
     pub(crate) fn is_granted(&self, kind: &str, from: &str, to: &Named) -> bool {
-        from == to.0 || self.grants.iter().any(|grant| grant.lets(kind, from, (&to.0, &to.1)))
+        let mut grants = within(&self.grants, &to.0);
+        from == to.0 || grants.any(|(_, grant)| grant.lets(kind, from, (&to.0, &to.1)))
     }
 
-    /// How a Service port is spoken to: the BackendPolicy says, else `appProtocol`.
+    /// How a Service port is spoken to: the BackendPolicy says, else its pods where they say that it is
+    /// opaque, else `appProtocol`.
     pub(crate) fn protocol(&self, named: &Named, port: &ServicePortSpec) -> Protocol {
-        let policy = self.backend_policies.get(named).and_then(|policy| policy.protocol.get(&port.port));
-        policy.copied().unwrap_or_else(|| app_protocol(port.app_protocol.as_deref()))
+        let policy = self.backend_policy_of(named).and_then(|policy| policy.protocol.get(&port.port));
+        policy.copied().unwrap_or_else(|| match self.is_opaque(named, port) {
+            true => Protocol::Opaque,
+            false => app_protocol(port.app_protocol.as_deref()),
+        })
+    }
+
+    fn backend_policy_of(&self, service: &Named) -> Option<&Arc<BackendPolicy>> {
+        self.backend_targets.get(service).and_then(Ranked::first)
+    }
+
+    /// The Service port whose endpoint `address` is.
+    fn endpoint_port(&self, address: SocketAddr) -> Option<ServicePort> {
+        self.addresses.claim(address).and_then(|(named, port)| service_port(named, port))
     }
 
     fn identity(&self, pod: &Pod) -> Identity {
@@ -262,6 +179,29 @@ impl Index {
             service_account: pod.service_account.clone(),
         }
     }
+}
+
+/// The Service that a port is of.
+fn named_of(port: &ServicePort) -> Named {
+    (port.namespace.to_string(), port.name.to_string())
+}
+
+/// What stands in `namespace`.
+fn within<'a, T>(
+    table: &'a BTreeMap<Named, T>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a Named, &'a T)> + use<'a, T> {
+    table.range((namespace.to_owned(), String::new())..).take_while(move |(named, _)| named.0 == namespace)
+}
+
+/// What an object says of injection; an annotation goes before a label.
+fn inject(meta: &Meta) -> Option<&str> {
+    const INJECT: &str = "tidegate.dev/inject";
+    meta.annotations.get(INJECT).or_else(|| meta.labels.get(INJECT)).map(String::as_str)
+}
+
+fn has_labels(pod: &Pod, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| pod.meta.labels.get(key) == Some(value))
 }
 
 /// The key of a Service port; `None` where the Service's name is not one a proxy can say.

@@ -1,36 +1,56 @@
 //! main: objects in, snapshots out.
 
 mod admin;
+mod anchors;
+mod asked;
+mod checks;
+mod cluster;
 mod compile;
 mod config;
 mod documents;
+mod identity;
 mod index;
+mod inject;
+mod intake;
 mod issue;
+mod lease;
 mod manifests;
 mod metrics;
+mod objects;
+mod parts;
 mod proxies;
 mod reload;
+#[cfg(test)]
+mod scripted;
 mod serve;
+mod standalone;
+mod status;
 mod watch;
+mod webhook_tls;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use policy::identity::Identity;
 use policy::limits;
-use policy::name::{Domain, Label};
 use policy::wire::v1::identity_server::IdentityServer;
 use policy::wire::v1::policy_server::PolicyServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing_subscriber::EnvFilter;
 
-use config::Config;
+use admin::Admin;
+use config::{Config, Place};
+use documents::Documents;
+use intake::{Follow, Intake, News};
+use metrics::Metrics;
+use parts::Parts;
+use proxies::Proxies;
 
 fn main() -> ExitCode {
     let config = match Config::try_parse() {
@@ -61,13 +81,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_new(&config.log).with_context(|| format!("--log {:?} is no filter", config.log))?;
+    // What goes wrong with the API server we tell ourselves; kube's own lines may quote what it sent,
+    // Secrets too.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{}", config.log))
+        .with_context(|| format!("--log {:?} is no filter", config.log))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let directory = &config.manifests;
-    let found = std::fs::metadata(directory)
-        .with_context(|| format!("cannot read the directory of manifests {}", directory.display()))?;
-    anyhow::ensure!(found.is_dir(), "--manifests {} is not a directory", directory.display());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,80 +96,98 @@ fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
+/// What is the same wherever the objects come from.
+pub(crate) struct Shared {
+    admin: Arc<Admin>,
+    metrics: Arc<Metrics>,
+    documents: Arc<Documents>,
+    proxies: Arc<Proxies>,
+    stop: CancellationToken,
+}
+
+/// Who signs, whose tokens count, and our own certificate.
+pub(crate) struct Trust {
+    authority: Arc<issue::Authority>,
+    owners: issue::Owners,
+    tls: Arc<serve::Tls>,
+}
+
+/// What differs with the place the objects come from.
+pub(crate) struct Standing {
+    trust: Trust,
+    follow: Box<dyn Follow>,
+    news: mpsc::Receiver<News>,
+    parts: Parts,
+}
+
 async fn serve_until_told(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let place = config.place()?;
     let listener = bind(config.listen, "--listen").await?;
     let admin_listener = bind(config.admin, "--admin").await?;
+    let shared = Shared::new(&config);
+    let mut parts = Parts::new(shared.stop.clone());
+    parts.add("the signals", told_to_stop(shared.stop.clone())?);
+    parts.add("the admin port", admin::serve(admin_listener, shared.admin.clone()));
 
-    let authority = Arc::new(issue::Authority::open(&config.state, config.trust_domain.as_str())?);
-    let tokens = Arc::new(issue::Tokens::open(&config.state)?);
-    let identity = own_identity(&config.trust_domain)?;
-    let tls = Arc::new(serve::Tls::new(authority.clone(), identity, limits::LEAF_LIFETIME)?);
-    let metrics = Arc::new(metrics::Metrics::new());
-    let proxies = Arc::new(proxies::Proxies::new(metrics.clone()));
-    let admin =
-        Arc::new(admin::Admin::new(config.trust_domain.to_string(), metrics.clone(), proxies.clone()));
-    let (current, seen) = tokio::sync::watch::channel(None);
+    let standing = async {
+        match place {
+            Place::Standalone { manifests, state } => standalone::open((manifests, state), &config, &shared),
+            Place::Kubernetes(place) => cluster::open(place, &config, &shared).await,
+        }
+    };
+    let Some(Standing { trust, follow, news, parts: more }) = parts.during(standing).await? else {
+        return Ok(());
+    };
+    parts.join(more);
 
+    // From here on it is all the same: changes come in, documents and certificates go out.
+    let Shared { admin, metrics, documents, proxies, .. } = shared;
+    let intake = Intake::new(documents.clone(), follow, (admin, metrics.clone()));
+    parts.add("the intake of changes", intake.run(news));
+    let watcher = watch::Watcher::new(documents, proxies, metrics.clone(), config.trust_domain.clone());
+    let tls = trust.tls.clone();
+    let routes = routes(&config, trust, watcher, &metrics);
+    parts.add("the port for proxies", serve::serve(listener, tls.clone(), routes, metrics));
+    parts.add("our own certificate", async move { tls.run().await });
+    tracing::info!(listen = %config.listen, admin = %config.admin, "tidegate-controller serves");
+    parts.run().await
+}
+
+impl Shared {
+    fn new(config: &Config) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let documents = Arc::new(Documents::new(config.mesh(), config.sidecars()));
+        let proxies = Arc::new(Proxies::new(documents.clone(), metrics.clone()));
+        let admin = Arc::new(Admin::new(config.trust_domain.to_string(), metrics.clone(), proxies.clone()));
+        Self { admin, metrics, documents, proxies, stop: CancellationToken::new() }
+    }
+}
+
+/// Certificates and policy, for proxies.
+fn routes(config: &Config, trust: Trust, watcher: watch::Watcher, metrics: &Arc<Metrics>) -> Routes {
     let certifier = issue::Certifier::new(
-        authority.clone(),
-        tokens.clone(),
+        trust.authority,
+        trust.owners,
         (config.trust_domain.clone(), config.leaf_lifetime),
         metrics.clone(),
     );
-    let watcher = watch::Watcher::new(seen, proxies, metrics.clone(), config.trust_domain.clone());
     let bytes = limits::CONTROL_MESSAGE_BYTES_MAX;
     let certify = IdentityServer::new(certifier).max_decoding_message_size(2 * limits::CERTIFY_BYTES_MAX);
     let policy = PolicyServer::new(watcher).max_decoding_message_size(bytes).max_encoding_message_size(bytes);
-    let routes = Routes::new(certify).add_service(policy).prepare();
-    let reload = reload::Reload {
-        mesh: config.mesh(),
-        manifests: manifests::Manifests::new(config.manifests.clone()),
-        authority,
-        tokens,
-        tls: tls.clone(),
-        admin: admin.clone(),
-        metrics: metrics.clone(),
-        current,
-        logged: HashSet::new(),
-        behind: false,
-    };
-    tracing::info!(listen = %config.listen, admin = %config.admin, "tidegate-controller serves");
-    tokio::select! {
-        () = serve::serve(listener, tls.clone(), routes, metrics) => {}
-        () = admin::serve(admin_listener, admin) => {}
-        () = reload.run(&config.manifests) => anyhow::bail!("the manifests are not read any more"),
-        () = renew(&tls) => {}
-        _ = terminate.recv() => tracing::info!("told to stop"),
-        _ = interrupt.recv() => tracing::info!("told to stop"),
-    }
-    Ok(())
+    Routes::new(certify).add_service(policy).prepare()
+}
+
+/// Turns SIGTERM and SIGINT into `stop`.
+fn told_to_stop(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("told to stop");
+        stop.cancel();
+    })
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({option})"))
-}
-
-fn own_identity(trust_domain: &Domain) -> anyhow::Result<Identity> {
-    Ok(Identity {
-        trust_domain: trust_domain.clone(),
-        namespace: Label::new("tidegate")?,
-        service_account: Domain::new("tidegate-controller")?,
-    })
-}
-
-/// Keeps our own certificate young.
-async fn renew(tls: &serve::Tls) {
-    let mut pause = tls.renew_after();
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = match tls.renew() {
-            Ok(()) => tls.renew_after(),
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "cannot renew our own certificate");
-                limits::CONTROL_BACKOFF_MAX
-            }
-        };
-    }
 }

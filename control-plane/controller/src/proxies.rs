@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use policy::limits;
+use policy::snapshot::DestinationKey;
 use serde::Serialize;
 
+use crate::documents::{Documents, Need};
 use crate::metrics::Metrics;
 
 /// Refused documents remembered of one proxy.
@@ -58,9 +60,21 @@ impl Rejected {
     }
 }
 
+/// How far the proxies that need something have come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Progress {
+    /// How many need it.
+    pub(crate) needing: usize,
+    /// How many of them hold all that they need, as it was at the generation asked about or later.
+    pub(crate) current: usize,
+    /// Pods whose proxies refused something of it, and why; a few where there are many.
+    pub(crate) rejected: Vec<(String, String)>,
+}
+
 /// Everyone who is connected.
 pub(crate) struct Proxies {
     connected: Mutex<(u64, BTreeMap<u64, Proxy>)>,
+    documents: Arc<Documents>,
     metrics: Arc<Metrics>,
 }
 
@@ -71,8 +85,28 @@ pub(crate) struct Seat {
 }
 
 impl Proxies {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { connected: Mutex::default(), metrics }
+    pub(crate) fn new(documents: Arc<Documents>, metrics: Arc<Metrics>) -> Self {
+        Self { connected: Mutex::default(), documents, metrics }
+    }
+
+    /// The generation of what is in force, for [`Proxies::progress`].
+    pub(crate) fn generation(&self) -> u64 {
+        self.documents.generation()
+    }
+
+    /// How far the proxies that need any of `needs` have come through `generation`. A proxy that refused
+    /// anything, or holds other than it should, is not current.
+    pub(crate) fn progress(&self, needs: &[Need], generation: u64) -> Progress {
+        let standing = self.documents.standing(needs, generation);
+        let connected = self.lock();
+        let behind = standing.behind.iter().filter_map(|number| connected.1.get(number));
+        let refused = behind.filter_map(|proxy| {
+            let is_needed = |rejected: &&Rejected| needs.iter().any(|need| is_of(need, &rejected.key));
+            let of_need = proxy.rejected.iter().find(is_needed)?;
+            Some((proxy.pod.clone(), of_need.reason.clone()))
+        });
+        let rejected = refused.take(REJECTED_MAX).collect();
+        Progress { needing: standing.needing, current: standing.current, rejected }
     }
 
     /// Takes a place; `None` when there are [`limits::WATCHES_MAX`] already.
@@ -98,7 +132,28 @@ impl Proxies {
     }
 }
 
+/// Whether the document `key` belongs to `need`. Which Service an address belongs to its key does not
+/// say: it may be the one.
+fn is_of(need: &Need, key: &str) -> bool {
+    let key = match need {
+        Need::All => return true,
+        Need::Pod(_) => return key == "inbound",
+        Need::Service(_) => key.split_once('/').and_then(|(_, key)| key.parse().ok()),
+    };
+    match (need, key) {
+        (Need::Service((namespace, name)), Some(DestinationKey::Service(port))) => {
+            port.namespace.as_str() == namespace && port.name.as_str() == name
+        }
+        (_, key) => key.is_some(),
+    }
+}
+
 impl Seat {
+    /// Its number, which nobody has had before.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Writes down what became known of the proxy.
     pub(crate) fn note(&self, change: impl FnOnce(&mut Proxy)) {
         if let Some(proxy) = self.proxies.lock().1.get_mut(&self.number) {

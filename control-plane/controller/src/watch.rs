@@ -14,7 +14,7 @@ use policy::identity::Identity;
 use policy::limits;
 use policy::name::Domain;
 use policy::wire::v1::{self, watch_request::Kind};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,16 +24,13 @@ use crate::metrics::Metrics;
 use crate::proxies::{Proxies, Proxy, Rejected, Seat};
 use session::Session;
 
-/// The index of now; `None` until the manifests were read once.
-pub(crate) type Current = watch::Receiver<Option<Arc<Documents>>>;
-
 /// Whom the client certificate of a connection names; put on every request by the server.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerIdentity(pub(crate) Option<Identity>);
 
 /// Serves `Watch`.
 pub(crate) struct Watcher {
-    current: Current,
+    documents: Arc<Documents>,
     proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
     trust_domain: Domain,
@@ -42,12 +39,12 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub(crate) fn new(
-        current: Current,
+        documents: Arc<Documents>,
         proxies: Arc<Proxies>,
         metrics: Arc<Metrics>,
         trust_domain: Domain,
     ) -> Self {
-        Self { current, proxies, metrics, trust_domain, tracker: TaskTracker::new() }
+        Self { documents, proxies, metrics, trust_domain, tracker: TaskTracker::new() }
     }
 
     fn identity<T>(&self, request: &Request<T>) -> Result<Identity, Status> {
@@ -92,8 +89,7 @@ impl v1::policy_server::Policy for Watcher {
         let walk = Stream {
             requests: request.into_inner(),
             answers: answers.clone(),
-            current: self.current.clone(),
-            session: Session::new(identity),
+            session: Session::new(self.documents.enter(seat.number(), identity)),
             seat,
             metrics: self.metrics.clone(),
         };
@@ -110,7 +106,6 @@ impl v1::policy_server::Policy for Watcher {
 struct Stream {
     requests: Streaming<v1::WatchRequest>,
     answers: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-    current: Current,
     session: Session,
     seat: Seat,
     metrics: Arc<Metrics>,
@@ -125,8 +120,7 @@ impl Stream {
             Some(_) => return Err(Status::invalid_argument("the first message has to be Hello")),
             None => return Ok(()),
         }
-        self.current.mark_changed();
-        let mut due = false;
+        let mut due = true;
         let answers = self.answers.clone();
         loop {
             tokio::select! {
@@ -139,16 +133,10 @@ impl Stream {
                         return Ok(());
                     }
                 },
-                changed = self.current.changed() => {
-                    if changed.is_err() {
-                        return Err(Status::unavailable("the controller is stopping"));
-                    }
-                    due = true;
-                }
+                () = self.session.woken() => due = true,
                 room = answers.reserve(), if due => {
                     let Ok(room) = room else { return Ok(()) };
-                    let documents = self.current.borrow().clone();
-                    let answer = documents.and_then(|documents| self.session.answer(&documents));
+                    let answer = self.session.answer();
                     due = self.session.is_behind();
                     if let Some(answer) = answer {
                         self.metrics.documents_sent.inc_by(answer.changed.len() as u64);
@@ -186,7 +174,7 @@ impl Stream {
     }
 
     fn acknowledge(&mut self, ack: v1::Ack) {
-        let digest_ok = self.session.is_digest(ack.sequence, &ack.digest);
+        let digest_ok = self.session.acknowledge(ack.sequence, &ack.digest, ack.rejected.is_empty());
         let rejected = Rejected::list(ack.rejected);
         if let Some(first) = rejected.first() {
             self.metrics.documents_rejected.inc_by(rejected.len() as u64);

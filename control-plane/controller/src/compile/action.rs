@@ -8,18 +8,47 @@ use policy::queue::AsyncPolicy;
 use policy::retry::RetryPolicy;
 use policy::route::{Action, BackendTarget, Forward, HeaderModifier, WeightedBackend};
 use policy::snapshot::BackendKey;
+use resources::conditions::Reason;
 use resources::{BackendRef, Filter, Meta, ParentRef, RetrySpec, Route, Rule};
 
-use crate::index::{Index, no_port, service_port};
+use crate::index::{Index, Named, no_port, service_port};
 
 /// The action of rule number `r`.
 pub(super) fn compile<M>(index: &Index, route: &Route<M>, kind: &str, r: usize) -> Action {
+    compile_and_tell(index, route, kind, r).0
+}
+
+/// Likewise, and everything in it that cannot be carried out.
+pub(super) fn compile_and_tell<M>(
+    index: &Index,
+    route: &Route<M>,
+    kind: &str,
+    r: usize,
+) -> (Action, Vec<Fault>) {
     let at = format!("{kind} {}/{}", route.meta.namespace, route.meta.name);
     let writer = Writer { meta: &route.meta, parents: &route.parents, kind };
-    match forward(index, &writer, r, &route.rules[r], &at) {
+    let mut faults = Vec::new();
+    let action = match forward(index, &writer, (r, &route.rules[r]), &at, &mut faults) {
         Ok(forward) => Action::Forward(forward),
-        Err(cause) => Action::Fail { cause },
-    }
+        Err(fault) => {
+            faults.push(fault.clone());
+            Action::Fail { cause: fault.cause }
+        }
+    };
+    (action, faults)
+}
+
+/// Why a part of a rule cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// In one word of the Gateway API.
+    pub(crate) reason: Reason,
+    /// In many, with the place.
+    pub(crate) cause: String,
+}
+
+fn unsupported(cause: String) -> Fault {
+    Fault { reason: Reason::UnsupportedValue, cause }
 }
 
 /// Who refers to a backend.
@@ -44,26 +73,35 @@ impl Writer<'_> {
 fn forward<M>(
     index: &Index,
     writer: &Writer<'_>,
-    r: usize,
-    rule: &Rule<M>,
+    (r, rule): (usize, &Rule<M>),
     at: &str,
-) -> Result<Forward, String> {
+    faults: &mut Vec<Fault>,
+) -> Result<Forward, Fault> {
     let (request_headers, response_headers) = modifiers(&rule.filters, &format!("rules[{r}]"), at)?;
     let asynchronous = asynchronous(index, writer, r, &rule.filters)?;
     let retry = rule.retry.as_ref().map(|retry| retry_policy(retry, r, at)).transpose()?;
+    let mut invalid = |fault: Fault| {
+        faults.push(fault.clone());
+        BackendTarget::Invalid(fault.cause)
+    };
     let backend = |(b, reference): (usize, &BackendRef)| {
         let place = format!("rules[{r}].backendRefs[{b}]");
         let changes = not_asynchronous(&reference.filters, &place, at);
         match changes.and_then(|()| modifiers(&reference.filters, &place, at)) {
             Ok((request_headers, response_headers)) => WeightedBackend {
                 weight: reference.weight,
-                target: target(index, writer, reference, &format!("{place} of {at}")),
+                target: match resolve(index, writer, reference) {
+                    Ok(key) => BackendTarget::Backend(key),
+                    Err(Fault { reason, cause }) => {
+                        invalid(Fault { reason, cause: format!("{place} of {at}: {cause}") })
+                    }
+                },
                 request_headers,
                 response_headers,
             },
-            Err(cause) => WeightedBackend {
+            Err(fault) => WeightedBackend {
                 weight: reference.weight,
-                target: BackendTarget::Invalid(cause),
+                target: invalid(fault),
                 request_headers: Vec::new(),
                 response_headers: Vec::new(),
             },
@@ -87,33 +125,36 @@ fn asynchronous(
     writer: &Writer<'_>,
     r: usize,
     filters: &[Filter],
-) -> Result<Option<Arc<AsyncPolicy>>, String> {
+) -> Result<Option<Arc<AsyncPolicy>>, Fault> {
     let (namespace, mut found) = (&writer.meta.namespace, None);
     for (f, filter) in filters.iter().enumerate() {
         let Filter::Asynchronous(name) = filter else { continue };
         let place = format!("rules[{r}].filters[{f}] of {} {namespace}/{}", writer.kind, writer.meta.name);
         if found.is_some() {
-            return Err(format!("{place} names a second AsyncPolicy, one can hold"));
+            return Err(unsupported(format!("{place} names a second AsyncPolicy, one can hold")));
         }
         let policy = index.async_policies().named(namespace.as_str(), name);
-        found = Some(policy.ok_or_else(|| format!("{place}: there is no AsyncPolicy {namespace}/{name}"))?);
+        found = Some(policy.ok_or_else(|| Fault {
+            reason: Reason::RefNotFound,
+            cause: format!("{place}: there is no AsyncPolicy {namespace}/{name}"),
+        })?);
     }
     Ok(found)
 }
 
 /// A message is taken in before its backend is chosen.
-fn not_asynchronous(filters: &[Filter], place: &str, at: &str) -> Result<(), String> {
+fn not_asynchronous(filters: &[Filter], place: &str, at: &str) -> Result<(), Fault> {
     match filters.iter().position(|filter| matches!(filter, Filter::Asynchronous(_))) {
-        Some(f) => Err(format!(
+        Some(f) => Err(unsupported(format!(
             "{place}.filters[{f}] of {at}: an AsyncPolicy for one backend alone is not carried out"
-        )),
+        ))),
         None => Ok(()),
     }
 }
 
 type Modifiers = (Vec<HeaderModifier>, Vec<HeaderModifier>);
 
-fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, String> {
+fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, Fault> {
     let (mut request, mut response) = (Vec::new(), Vec::new());
     for (f, filter) in filters.iter().enumerate() {
         match filter {
@@ -121,62 +162,60 @@ fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, Str
             Filter::ResponseHeaders(modifier) => response.push(modifier.clone()),
             Filter::Asynchronous(_) => {}
             Filter::Unknown(kind) => {
-                return Err(format!(
+                return Err(unsupported(format!(
                     "filter type {kind:?} in {place}.filters[{f}] of {at} is not carried out"
-                ));
+                )));
             }
         }
     }
     Ok((request, response))
 }
 
-fn retry_policy(spec: &RetrySpec, r: usize, at: &str) -> Result<RetryPolicy, String> {
+fn retry_policy(spec: &RetrySpec, r: usize, at: &str) -> Result<RetryPolicy, Fault> {
     let most = limits::RETRY_ATTEMPTS_MAX;
     match u32::try_from(spec.attempts) {
         Ok(attempts) if attempts <= most => {
             Ok(RetryPolicy { attempts, codes: spec.codes.clone(), backoff: spec.backoff })
         }
-        _ => Err(format!(
+        _ => Err(unsupported(format!(
             "rules[{r}].retry.attempts of {at} is {}, at most {most} are carried out",
             spec.attempts
-        )),
+        ))),
     }
 }
 
-fn target(index: &Index, writer: &Writer<'_>, reference: &BackendRef, at: &str) -> BackendTarget {
-    match resolve(index, writer, reference) {
-        Ok(key) => BackendTarget::Backend(key),
-        Err(cause) => BackendTarget::Invalid(format!("{at}: {cause}")),
-    }
-}
-
-fn resolve(index: &Index, writer: &Writer<'_>, reference: &BackendRef) -> Result<BackendKey, String> {
+fn resolve(index: &Index, writer: &Writer<'_>, reference: &BackendRef) -> Result<BackendKey, Fault> {
     let kind = writer.kind;
+    let fault = |reason: Reason, cause: String| Fault { reason, cause };
     if !matches!(reference.group.as_str(), "" | "core") || reference.kind != "Service" {
-        return Err(format!("kind {:?} of group {:?} is no Service", reference.kind, reference.group));
+        let cause = format!("kind {:?} of group {:?} is no Service", reference.kind, reference.group);
+        return Err(fault(Reason::InvalidKind, cause));
     }
     let own = writer.meta.namespace.as_str();
     let namespace = reference.namespace.as_ref().map_or(own, Label::as_str);
     let named = (namespace.to_owned(), reference.name.clone());
     if !writer.is_attached_to(&named) && !index.is_granted(kind, own, &named) {
-        return Err(format!(
+        let cause = format!(
             "namespace {namespace} does not let {kind}s of {own} refer to Service {}: it takes a ReferenceGrant there",
             reference.name
-        ));
+        );
+        return Err(fault(Reason::RefNotPermitted, cause));
     }
-    let service =
-        index.service(&named).ok_or_else(|| format!("there is no Service {namespace}/{}", reference.name))?;
-    let port = reference.port.ok_or("a Service needs a port, none is written")?;
+    in_service(index, &named, reference.port).map_err(|cause| fault(Reason::BackendNotFound, cause))
+}
+
+/// The port of the Service `named`.
+fn in_service(index: &Index, named: &Named, port: Option<u16>) -> Result<BackendKey, String> {
+    let (namespace, name) = named;
+    let service = index.service(named).ok_or_else(|| format!("there is no Service {namespace}/{name}"))?;
+    let port = port.ok_or("a Service needs a port, none is written")?;
     if service.external_name.is_some() {
-        return Err(format!(
-            "Service {namespace}/{} is an ExternalName, which has no endpoints",
-            reference.name
-        ));
+        return Err(format!("Service {namespace}/{name} is an ExternalName, which has no endpoints"));
     }
     if !service.ports.iter().any(|spec| spec.port == port) {
-        return Err(no_port(&named, service, port));
+        return Err(no_port(named, service, port));
     }
-    service_port(&named, port)
+    service_port(named, port)
         .map(BackendKey::Service)
-        .ok_or_else(|| format!("{:?} is not a Service's name", reference.name))
+        .ok_or_else(|| format!("{name:?} is not a Service's name"))
 }

@@ -8,7 +8,8 @@ use policy::name::parse_port;
 use policy::snapshot::{Backend, BackendKey, BackendSettings};
 use resources::{Pod, ServicePortSpec, SliceEndpoint};
 
-use super::{Index, Named};
+use super::injected::INJECTED;
+use super::{Index, Named, Sidecars, inject};
 
 /// Where a sidecar of ours takes connections of other sidecars, where its pod does not say.
 const INBOUND_PORT: u16 = 4143;
@@ -21,7 +22,7 @@ impl Index {
     pub(crate) fn backend(&self, key: &BackendKey) -> Option<Backend> {
         match key {
             BackendKey::Service(port) => {
-                let named = (port.namespace.to_string(), port.name.to_string());
+                let named = super::named_of(port);
                 let spec = self.service(&named)?.ports.iter().find(|spec| spec.port == port.port)?;
                 Some(Backend {
                     service: Some(port.clone()),
@@ -36,14 +37,15 @@ impl Index {
 
     /// A pod that was dialled by its own address.
     fn single(&self, address: SocketAddr) -> Backend {
-        let service = self.endpoint_ports.get(&address).cloned();
-        let named = service.as_ref().map(|port| (port.namespace.to_string(), port.name.to_string()));
+        let service = self.endpoint_port(address);
+        let named = service.as_ref().map(super::named_of);
         let spec = service
             .as_ref()
             .zip(named.as_ref())
             .and_then(|(port, named)| self.service(named)?.ports.iter().find(|spec| spec.port == port.port));
         let protocol = match (&named, spec) {
             (Some(named), Some(spec)) => self.protocol(named, spec),
+            _ if self.is_opaque_address(address) => policy::snapshot::Protocol::Opaque,
             _ => policy::snapshot::Protocol::Detect,
         };
         let known = named
@@ -88,8 +90,8 @@ impl Index {
         named: &Named,
         spec: &'a ServicePortSpec,
     ) -> impl Iterator<Item = (SocketAddr, &'a SliceEndpoint)> {
-        let slices = self.slices.get(named).map_or(&[][..], Vec::as_slice);
-        slices.iter().flat_map(move |slice| {
+        let slices = self.slices.get(named).into_iter().flat_map(|slices| slices.values());
+        slices.flat_map(move |slice| {
             let port = slice.ports.iter().find(|port| port.name == spec.name).map(|port| port.port);
             // Only the first address of an endpoint is for use (EndpointSlice API, `addresses`).
             let address = move |endpoint: &'a SliceEndpoint| {
@@ -104,7 +106,7 @@ impl Index {
     fn endpoint(&self, address: SocketAddr, known: Option<(&Named, &SliceEndpoint)>) -> Endpoint {
         // The slice's word for the pod goes before the address, which pods hand on to each other.
         let said = known.and_then(|(named, endpoint)| Some((named.0.clone(), endpoint.pod.clone()?)));
-        let named = said.as_ref().or_else(|| self.pod_addresses.get(&address.ip()));
+        let named = said.as_ref().or_else(|| self.addresses.pod(address.ip()));
         let pod = named.and_then(|named| self.pods.get(named));
         let name = named.map(|named| named.1.as_str()).unwrap_or_default();
         let known = known.map(|(_, endpoint)| endpoint);
@@ -117,13 +119,13 @@ impl Index {
         }
     }
 
-    /// The sidecar of `pod`; the pod's own word goes before its namespace's.
+    /// The sidecar of `pod`. Whoever injected one has marked the pod; else the pod's own word goes
+    /// before its namespace's.
     fn peer(&self, pod: &Pod) -> Option<Peer> {
-        const INJECT: &str = "tidegate.dev/inject";
         let namespace = self.namespaces.get(pod.meta.namespace.as_str());
-        let own = pod.meta.annotations.get(INJECT);
-        let word = own.or_else(|| namespace.and_then(|namespace| namespace.meta.annotations.get(INJECT)))?;
-        if word != "enabled" {
+        let word = || inject(&pod.meta).or_else(|| inject(&namespace?.meta));
+        let asked = || self.sidecars == Sidecars::Asked && word() == Some("enabled");
+        if !pod.meta.annotations.contains_key(INJECTED) && !asked() {
             return None;
         }
         let inbound_port = match pod.meta.annotations.get(INBOUND_PORT_ANNOTATION) {
@@ -135,7 +137,7 @@ impl Index {
 
     fn settings(&self, named: &Named) -> BackendSettings {
         let mut settings = BackendSettings::default();
-        let Some(policy) = self.backend_policies.get(named) else { return settings };
+        let Some(policy) = self.backend_policy_of(named) else { return settings };
         if let Some(budget) = policy.budget {
             let default = settings.budget;
             settings.budget.ratio =

@@ -7,7 +7,7 @@ use policy::identity::{Identity, IdentityPattern};
 use policy::snapshot::{Access, AccessRule, Inbound, InboundPort, Protocol};
 use resources::{AccessPolicy, Pod, Source};
 
-use super::{Index, Named};
+use super::{Index, Named, access_policy_in_force, has_labels, opaque, within};
 
 impl Index {
     /// What holds for pod `name` of `identity`'s namespace. A pod that is not there, or that is
@@ -20,18 +20,12 @@ impl Index {
             Inbound { identity: identity.clone(), ports: Default::default(), other: InboundPort::default() };
         let Some(pod) = pod else {
             // Nobody can say which of the namespace's policies select it: closed, not open.
-            if self.access_policies.get(&named.0).is_some_and(|policies| !policies.is_empty()) {
+            if self.access.contains_key(&named.0) {
                 inbound.other.default = Some(Access::Deny);
             }
             return inbound;
         };
-        let policies: Vec<&AccessPolicy> = self
-            .access_policies
-            .get(&named.0)
-            .into_iter()
-            .flatten()
-            .filter(|policy| has_labels(pod, &policy.selector))
-            .collect();
+        let policies = self.access_policies_of(pod);
         inbound.other = self.inbound_port(pod, None, &policies);
         for port in self.known_ports(pod, &policies) {
             let own = self.inbound_port(pod, Some(port), &policies);
@@ -43,12 +37,7 @@ impl Index {
     }
 
     fn inbound_port(&self, pod: &Pod, port: Option<u16>, policies: &[&AccessPolicy]) -> InboundPort {
-        let names = |policy: &&&AccessPolicy| {
-            port.is_some() && policy.ports.iter().any(|reference| pod.resolve(reference) == port)
-        };
-        // A policy for this port goes before one for all; of equals the first holds.
-        let policy =
-            policies.iter().find(names).or_else(|| policies.iter().find(|policy| policy.ports.is_empty()));
+        let policy = access_policy_in_force(policies, pod, port);
         let mut inbound = InboundPort::default();
         if let Some(port) = port {
             inbound.protocol = self.inbound_protocol(pod, port);
@@ -88,34 +77,29 @@ impl Index {
         ports.extend(probes.filter_map(|probe| pod.resolve(&probe.port)));
         let named = policies.iter().flat_map(|policy| &policy.ports);
         ports.extend(named.filter_map(|reference| pod.resolve(reference)));
+        ports.extend(opaque::ports(pod));
         for (_, service) in self.services_of(pod) {
             ports.extend(service.ports.iter().filter_map(|spec| pod.resolve(&spec.target)));
         }
         ports
     }
 
-    /// What the Services before this port say; the first that says anything holds.
+    /// What the Services before this port say; the first that says anything holds, else the pod itself.
     fn inbound_protocol(&self, pod: &Pod, port: u16) -> Protocol {
         let selected = self.services_of(pod).flat_map(|(named, service)| {
             let specs = service.ports.iter().filter(|spec| pod.resolve(&spec.target) == Some(port));
             specs.map(move |spec| self.protocol(named, spec))
         });
         let dialled = pod.addresses.iter().filter_map(|address| {
-            let service = self.endpoint_ports.get(&SocketAddr::new(*address, port))?;
-            Some(self.port_protocol(service))
+            let service = self.endpoint_port(SocketAddr::new(*address, port))?;
+            Some(self.port_protocol(&service))
         });
-        selected.chain(dialled).find(|protocol| *protocol != Protocol::Detect).unwrap_or_default()
+        let own = opaque::ports(pod).contains(&port).then_some(Protocol::Opaque);
+        selected.chain(dialled).chain(own).find(|protocol| *protocol != Protocol::Detect).unwrap_or_default()
     }
 
     fn services_of<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = (&'a Named, &'a resources::Service)> {
-        self.services.iter().filter(move |(named, service)| {
-            named.0 == pod.meta.namespace.as_str()
-                && !service.selector.is_empty()
-                && has_labels(pod, &service.selector)
-        })
+        let services = within(&self.services, pod.meta.namespace.as_str());
+        services.filter(|(_, service)| !service.selector.is_empty() && has_labels(pod, &service.selector))
     }
-}
-
-fn has_labels(pod: &Pod, wanted: &std::collections::BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| pod.meta.labels.get(key) == Some(value))
 }

@@ -15,7 +15,7 @@ impl Index {
     pub(crate) fn lookup(&self, key: &DestinationKey, client: &str) -> (Destination, Vec<BackendKey>) {
         let destination = match key {
             DestinationKey::Service(port) => {
-                let named = (port.namespace.to_string(), port.name.to_string());
+                let named = super::named_of(port);
                 self.by_name(&named, port.port, client)
             }
             DestinationKey::Address(address) => self.by_address(*address, client),
@@ -55,15 +55,19 @@ impl Index {
 
     fn by_address(&self, address: SocketAddr, client: &str) -> Destination {
         let ip = address.ip();
-        if let Some(named) = self.cluster_addresses.get(&ip) {
+        if let Some(named) = self.addresses.service(ip) {
             return self.by_name(named, address.port(), client);
         }
-        if self.pod_addresses.contains_key(&ip) || self.endpoint_addresses.contains(&ip) {
-            let service = self.endpoint_ports.get(&address).cloned();
+        if self.addresses.pod(ip).is_some() || self.addresses.is_endpoint(ip) {
+            let service = self.endpoint_port(address);
             // The client chose the pod: the Service's routes are not asked, and nothing is kept for
             // a pod that may be gone before it is delivered.
             return Destination::Service(ServicePolicy {
-                protocol: service.as_ref().map_or(Protocol::Detect, |port| self.port_protocol(port)),
+                protocol: match &service {
+                    Some(port) => self.port_protocol(port),
+                    None if self.is_opaque_address(address) => Protocol::Opaque,
+                    None => Protocol::Detect,
+                },
                 service,
                 rules: Vec::new(),
                 backend: BackendKey::Address(address),
@@ -78,7 +82,7 @@ impl Index {
     }
 
     pub(super) fn port_protocol(&self, port: &ServicePort) -> Protocol {
-        let named = (port.namespace.to_string(), port.name.to_string());
+        let named = super::named_of(port);
         let spec =
             self.service(&named).and_then(|service| service.ports.iter().find(|s| s.port == port.port));
         spec.map_or(Protocol::Detect, |spec| self.protocol(&named, spec))

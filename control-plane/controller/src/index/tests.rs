@@ -4,18 +4,77 @@ use policy::snapshot::{
     Access, AccessRule, BackendKey, Destination, DestinationKey, Inbound, Mesh, Protocol, ServicePolicy,
 };
 
-use super::Index;
+use resources::{Located, Object};
 
-pub(crate) fn index(text: &str) -> Index {
-    let (objects, problems) = resources::parse_file("test.yaml", text);
-    assert_eq!(problems, []);
-    let mut index = Index::new(Mesh {
+use super::{Index, Sidecars};
+use crate::objects::Change;
+
+mod affected;
+mod model;
+
+pub(crate) fn mesh() -> Mesh {
+    Mesh {
         trust_domain: "cluster.local".parse().unwrap(),
         cluster_domain: "cluster.local".parse().unwrap(),
         networks: vec!["10.0.0.0/8".parse().unwrap()],
-    });
-    index.apply(&objects);
+    }
+}
+
+pub(crate) fn empty() -> Index {
+    Index::new(mesh(), Sidecars::Asked)
+}
+
+/// All of `text` put in.
+pub(crate) fn put(text: &str) -> Vec<Change> {
+    let (objects, problems) = resources::parse_file("test.yaml", text);
+    assert_eq!(problems, []);
+    objects.into_iter().map(Change::Put).collect()
+}
+
+/// The one object of `text`.
+pub(crate) fn object(text: &str) -> Located<Object> {
+    let (mut objects, problems) = resources::parse_file("test.yaml", text);
+    assert_eq!((problems.as_slice(), objects.len()), (&[][..], 1), "{text}");
+    objects.remove(0)
+}
+
+pub(crate) fn index(text: &str) -> Index {
+    let mut index = empty();
+    index.apply(put(text));
     index
+}
+
+#[test]
+fn in_a_cluster_only_the_injectors_mark_says_that_a_sidecar_is_there() {
+    let peer = |sidecars, shop: &str| {
+        let mut index = Index::new(mesh(), sidecars);
+        index.apply(put(shop));
+        let backend = index.backend(&"orders.shop.svc:80".parse().unwrap()).unwrap();
+        backend.endpoints.iter().any(|endpoint| endpoint.peer.is_some())
+    };
+    assert!(peer(Sidecars::Asked, SHOP));
+    assert!(!peer(Sidecars::Marked, SHOP), "a pod may be older than the word of its namespace");
+    let marked = SHOP.replace(
+        "labels: {app: orders}}",
+        "labels: {app: orders}, annotations: {tidegate.dev/injected: '1'}}",
+    );
+    assert!(peer(Sidecars::Marked, &marked));
+}
+
+#[test]
+fn a_port_that_a_pod_says_is_opaque_is_so_for_its_clients_and_for_itself() {
+    let said = "labels: {app: orders}, annotations: {tidegate.dev/opaque-ports: '25, 8080'}}";
+    let shop = index(&SHOP.replace("labels: {app: orders}}", said));
+    let of_service = |key: &str| match shop.lookup(&key.parse().unwrap(), "web").0 {
+        Destination::Service(policy) => policy.protocol,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of_service("orders.shop.svc:80"), Protocol::Opaque, "before appProtocol");
+    assert_eq!(of_service("orders.shop.svc:5432"), Protocol::Detect, "another port");
+    let identity = "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap();
+    let inbound = shop.inbound("orders-0", &identity);
+    assert_eq!(inbound.ports[&8080].protocol, Protocol::Opaque);
+    assert_eq!(inbound.ports[&25].protocol, Protocol::Opaque, "no Service stands before it");
 }
 
 pub(crate) const SHOP: &str = "
@@ -153,6 +212,24 @@ fn an_inbound_port_is_the_meshs_own_or_the_pods_word_and_none_where_the_pod_says
         assert_eq!(peer.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/orders");
         assert_eq!(peer.inbound_port, known, "{said}");
     }
+}
+
+#[test]
+fn labels_say_of_injection_what_annotations_do_and_a_pod_marked_as_injected_has_a_sidecar() {
+    let meshed = |from: &str, to: &str| {
+        assert!(SHOP.contains(from));
+        let backend = index(&SHOP.replace(from, to)).backend(&"orders.shop.svc:80".parse().unwrap()).unwrap();
+        backend.endpoints.iter().map(|endpoint| endpoint.peer.is_some()).collect::<Vec<_>>()
+    };
+    let namespace = "annotations: {tidegate.dev/inject: enabled}";
+    assert_eq!(meshed(namespace, "labels: {tidegate.dev/inject: enabled}"), [true, false, false]);
+    let both = "annotations: {tidegate.dev/inject: disabled}, labels: {tidegate.dev/inject: enabled}";
+    assert_eq!(meshed(namespace, both), [false; 3], "the annotation goes before the label");
+    let own = "labels: {app: orders}, annotations: {tidegate.dev/inject: disabled}";
+    let label = "labels: {app: orders, tidegate.dev/inject: disabled}";
+    assert_eq!(meshed(own, label), [true, false, false]);
+    let marked = own.replace("{tidegate.dev/inject", "{tidegate.dev/injected: 0.1.0, tidegate.dev/inject");
+    assert_eq!(meshed(own, &marked), [true, true, false]);
 }
 
 fn inbound(index: &Index, pod: &str, account: &str) -> Inbound {

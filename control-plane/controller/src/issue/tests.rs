@@ -1,5 +1,8 @@
 //! tests: tokens in, certificates out.
 
+mod brought;
+mod reviewed;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -21,25 +24,33 @@ fn rig(state: &Path) -> Rig {
     tokens.ensure(&[("shop".to_owned(), "orders".to_owned())].into()).unwrap();
     let token = std::fs::read_to_string(state.join("tokens/shop.orders.token")).unwrap();
     let domain = (Domain::new("cluster.local").unwrap(), Duration::from_secs(3600));
-    Rig { certifier: Certifier::new(authority, tokens, domain, Arc::new(Metrics::new())), token }
+    Rig {
+        certifier: Certifier::new(authority, Owners::Files(tokens), domain, Arc::new(Metrics::new())),
+        token,
+    }
 }
 
-fn ask(rig: &Rig, token: &str, account: &str) -> Result<v1::CertifyResponse, Status> {
+async fn ask(rig: &Rig, token: &str, account: &str) -> Result<v1::CertifyResponse, Status> {
+    rig.certifier.answer(&request(token, account)).await
+}
+
+/// Asks for more than it gets.
+fn request(token: &str, account: &str) -> v1::CertifyRequest {
     let key = KeyPair::generate().unwrap();
     let csr =
         CertificateParams::new(vec!["evil.example".to_owned()]).unwrap().serialize_request(&key).unwrap();
-    rig.certifier.answer(&v1::CertifyRequest {
+    v1::CertifyRequest {
         token: token.to_owned(),
         csr: csr.der().to_vec(),
         identity: format!("spiffe://cluster.local/ns/shop/sa/{account}"),
-    })
+    }
 }
 
-#[test]
-fn a_leaf_carries_the_dns_name_then_the_spiffe_id_and_nothing_the_request_asked_for() {
+#[tokio::test]
+async fn a_leaf_carries_the_dns_name_then_the_spiffe_id_and_nothing_the_request_asked_for() {
     let state = tempfile::tempdir().unwrap();
     let rig = rig(state.path());
-    let answer = ask(&rig, &rig.token, "orders").unwrap();
+    let answer = ask(&rig, &rig.token, "orders").await.unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&answer.chain[0]).unwrap();
     let names = leaf.subject_alternative_name().unwrap().unwrap();
     assert_eq!(
@@ -56,22 +67,22 @@ fn a_leaf_carries_the_dns_name_then_the_spiffe_id_and_nothing_the_request_asked_
     assert_eq!(life, 3620);
 }
 
-#[test]
-fn a_token_that_is_not_known_and_a_foreign_identity_are_refused_without_a_word_of_the_token() {
+#[tokio::test]
+async fn a_token_that_is_not_known_and_a_foreign_identity_are_refused_without_a_word_of_the_token() {
     let state = tempfile::tempdir().unwrap();
     let rig = rig(state.path());
     let wrong = "0".repeat(64);
-    let status = ask(&rig, &wrong, "orders").unwrap_err();
+    let status = ask(&rig, &wrong, "orders").await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     assert!(!status.message().contains(&wrong));
-    let status = ask(&rig, &rig.token, "web").unwrap_err();
+    let status = ask(&rig, &rig.token, "web").await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("spiffe://cluster.local/ns/shop/sa/web"));
     assert!(!status.message().contains(&rig.token));
 }
 
-#[test]
-fn state_is_reused_and_secrets_are_for_the_owner_alone() {
+#[tokio::test]
+async fn state_is_reused_and_secrets_are_for_the_owner_alone() {
     let state = tempfile::tempdir().unwrap();
     let first = rig(state.path());
     let read = |name: &str| std::fs::read_to_string(state.path().join(name)).unwrap();
@@ -83,7 +94,7 @@ fn state_is_reused_and_secrets_are_for_the_owner_alone() {
         let mode = std::fs::metadata(state.path().join(secret)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
-    assert!(ask(&second, &before.2, "orders").is_ok());
+    assert!(ask(&second, &before.2, "orders").await.is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use policy::name::{Domain, Label};
 use sha2::{Digest as _, Sha256};
 
-use super::authority::replace;
+use super::directory::replace;
 use crate::index::Named;
 
 /// Random bytes in a token.

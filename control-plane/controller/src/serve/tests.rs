@@ -20,9 +20,11 @@ use tonic::body::Body;
 use tonic::{Code, codegen};
 
 use super::*;
-use crate::documents::Documents;
-use crate::index::tests::{SHOP, index};
-use crate::issue::{Authority, Certifier, Tokens};
+use crate::documents::tests::{change, documents};
+use crate::documents::{Documents, Need};
+use crate::index::Index;
+use crate::index::tests::SHOP;
+use crate::issue::{Authority, Certifier, Owners, Tokens};
 use crate::proxies::Proxies;
 use crate::watch::Watcher;
 
@@ -31,7 +33,7 @@ struct Rig {
     roots: RootCertStore,
     token: String,
     proxies: Arc<Proxies>,
-    current: tokio::sync::watch::Sender<Option<Arc<Documents>>>,
+    documents: Arc<Documents>,
     _state: tempfile::TempDir,
 }
 
@@ -39,8 +41,8 @@ async fn rig() -> Rig {
     let state = tempfile::tempdir().unwrap();
     let authority = Arc::new(Authority::open(state.path(), "cluster.local").unwrap());
     let tokens = Arc::new(Tokens::open(state.path()).unwrap());
-    let documents = Documents::new(index(SHOP));
-    tokens.ensure(&documents.index().accounts()).unwrap();
+    let documents = documents(SHOP);
+    tokens.ensure(&documents.ask(Index::accounts)).unwrap();
     let token = std::fs::read_to_string(state.path().join("tokens/shop.orders.token")).unwrap();
     let domain = Domain::new("cluster.local").unwrap();
     let own = policy::identity::Identity {
@@ -51,16 +53,15 @@ async fn rig() -> Rig {
     let hour = Duration::from_secs(3600);
     let tls = Arc::new(Tls::new(authority.clone(), own, hour).unwrap());
     let metrics = Arc::new(Metrics::new());
-    let proxies = Arc::new(Proxies::new(metrics.clone()));
-    let (current, seen) = tokio::sync::watch::channel(Some(Arc::new(documents)));
+    let proxies = Arc::new(Proxies::new(documents.clone(), metrics.clone()));
     let roots = authority.roots().unwrap();
-    let certifier = Certifier::new(authority, tokens, (domain.clone(), hour), metrics.clone());
-    let watcher = Watcher::new(seen, proxies.clone(), metrics.clone(), domain);
+    let certifier = Certifier::new(authority, Owners::Files(tokens), (domain.clone(), hour), metrics.clone());
+    let watcher = Watcher::new(documents.clone(), proxies.clone(), metrics.clone(), domain);
     let routes = Routes::new(IdentityServer::new(certifier)).add_service(PolicyServer::new(watcher));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, tls, routes, metrics));
-    Rig { address, roots, token, proxies, current, _state: state }
+    Rig { address, roots, token, proxies, documents, _state: state }
 }
 
 type Identified = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -147,7 +148,7 @@ async fn a_proxy_certifies_watches_sees_a_change_and_acknowledges() {
     assert_eq!(snapshot.backends.values().next().unwrap().endpoints.len(), 3);
 
     let moved = SHOP.replace("[10.0.0.4], conditions: {ready: false, serving: true}", "[10.0.0.4]");
-    rig.current.send_replace(Some(Arc::new(Documents::new(index(&moved)))));
+    change(&rig.documents, &moved);
     let third = answers.message().await.unwrap().unwrap();
     take(&mut snapshot, &third);
     assert_eq!(snapshot.backends.values().next().unwrap().endpoints.len(), 4);
@@ -160,6 +161,9 @@ async fn a_proxy_certifies_watches_sees_a_change_and_acknowledges() {
     }
     let proxy = rig.proxies.list().remove(0);
     assert!(proxy.digest_ok && proxy.pod == "orders-0" && proxy.sent == 3);
+    let orders = Need::Service(("shop".to_owned(), "orders".to_owned()));
+    let progress = rig.proxies.progress(std::slice::from_ref(&orders), rig.proxies.generation());
+    assert_eq!((progress.needing, progress.current), (1, 1));
 
     drop(requests);
     assert!(answers.message().await.unwrap().is_none());

@@ -18,7 +18,13 @@ pub(crate) struct Tls {
     authority: Arc<Authority>,
     identity: Identity,
     lifetime: Duration,
-    config: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+}
+
+/// What connections are accepted with.
+struct Current {
+    config: Arc<ServerConfig>,
+    not_after: SystemTime,
 }
 
 impl Tls {
@@ -31,8 +37,8 @@ impl Tls {
         identity: Identity,
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        let config = RwLock::new(config(&authority, &identity, lifetime)?);
-        Ok(Self { authority, identity, lifetime, config })
+        let current = RwLock::new(config(&authority, &identity, lifetime)?);
+        Ok(Self { authority, identity, lifetime, current })
     }
 
     /// Takes the anchors as they are now, with a new certificate. Connections go on as they are.
@@ -41,25 +47,41 @@ impl Tls {
     /// As [`Tls::new`]; what was in force stays.
     pub(crate) fn renew(&self) -> anyhow::Result<()> {
         let new = config(&self.authority, &self.identity, self.lifetime)?;
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// After how long [`Tls::renew`] is due.
-    pub(crate) fn renew_after(&self) -> Duration {
-        self.lifetime.mul_f64(limits::LEAF_RENEW_AT)
+    /// Keeps it young, and in step with the issuer and the anchors, until it is dropped.
+    pub(crate) async fn run(&self) {
+        let mut anchors = self.authority.anchors();
+        let mut pause = self.renew_after(SystemTime::now());
+        loop {
+            tokio::select! {
+                Ok(()) = anchors.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = match self.renew() {
+                Ok(()) => self.renew_after(SystemTime::now()),
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "cannot renew our own certificate");
+                    limits::CONTROL_BACKOFF_MAX
+                }
+            };
+        }
+    }
+
+    /// After how long [`Tls::renew`] is due; the issuer's end may have cut the certificate's life short.
+    fn renew_after(&self, now: SystemTime) -> Duration {
+        let end = self.current.read().unwrap_or_else(PoisonError::into_inner).not_after;
+        end.duration_since(now).unwrap_or_default().mul_f64(limits::LEAF_RENEW_AT).max(limits::FILE_POLL)
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+        TlsAcceptor::from(self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone())
     }
 }
 
-fn config(
-    authority: &Authority,
-    identity: &Identity,
-    lifetime: Duration,
-) -> anyhow::Result<Arc<ServerConfig>> {
+fn config(authority: &Authority, identity: &Identity, lifetime: Duration) -> anyhow::Result<Current> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     // Certify comes before there is a certificate, so none is demanded here; Watch does.
     let verifier =
@@ -67,15 +89,15 @@ fn config(
             .allow_unauthenticated()
             .build()
             .context("cannot verify clients with these anchors")?;
-    let (certificate, key) = authority.own(identity, SystemTime::now(), lifetime)?;
+    let (leaf, key) = authority.own(identity, SystemTime::now(), lifetime)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3 is not there")?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(leaf.chain, key)
         .context("cannot use the certificate just made")?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Current { config: Arc::new(config), not_after: leaf.not_after })
 }
 
 /// Whom the client's certificate names, which rustls has verified. The first SPIFFE ID counts; a

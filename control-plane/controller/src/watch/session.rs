@@ -2,7 +2,7 @@
 //!
 //! No I/O: a test says hello, subscribes and looks at the answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use policy::identity::Identity;
@@ -10,37 +10,38 @@ use policy::limits;
 use policy::snapshot::{DestinationKey, Version};
 use policy::wire::v1;
 
-use crate::documents::{Documents, Encoded};
+use crate::documents::{Encoded, Reader};
 
 /// Bytes of documents in one answer; half of what a proxy takes leaves room for the envelope.
 const ANSWER_BYTES: usize = limits::CONTROL_MESSAGE_BYTES_MAX / 2;
+/// Characters of what a proxy calls its pod: the longest name Kubernetes allows.
+const POD_NAME_MAX: usize = 253;
 
-/// One proxy.
+/// One proxy. There are thousands: what it holds is kept as keys that share the documents' memory.
 pub(crate) struct Session {
-    identity: Identity,
-    pod: String,
-    wanted: BTreeSet<DestinationKey>,
-    held: BTreeMap<String, Version>,
+    reader: Reader,
+    /// Documents the proxy holds once it has applied all answers, by key.
+    held: Vec<(Arc<str>, Version)>,
     sequence: u64,
-    digest: String,
+    digest: Option<Version>,
     behind: bool,
 }
 
 impl Session {
-    pub(crate) fn new(identity: Identity) -> Self {
-        Self {
-            identity,
-            pod: String::new(),
-            wanted: BTreeSet::new(),
-            held: BTreeMap::new(),
-            sequence: 0,
-            digest: String::new(),
-            behind: false,
-        }
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self { reader, held: Vec::new(), sequence: 0, digest: None, behind: false }
     }
 
     pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+        self.reader.identity()
+    }
+
+    /// Comes back when there may be something to send.
+    ///
+    /// # Cancel safety
+    /// As [`Reader::woken`].
+    pub(crate) async fn woken(&self) {
+        self.reader.woken().await;
     }
 
     /// Documents the proxy holds once it has applied all answers.
@@ -53,100 +54,103 @@ impl Session {
         self.behind
     }
 
-    /// Whether `digest` is that of answer `sequence`; `None` when that is not the last one.
-    pub(crate) fn is_digest(&self, sequence: u64, digest: &str) -> Option<bool> {
-        (sequence == self.sequence).then(|| digest == self.digest)
-    }
-
     /// Takes what the proxy says of itself. Destinations it still holds count as asked for: they
     /// must not be taken away only because its Subscribe comes a moment later.
     pub(crate) fn hello(&mut self, hello: v1::Hello) {
-        self.pod = hello.pod.chars().take(253).collect();
+        let pod: String = hello.pod.chars().take(POD_NAME_MAX).collect();
+        self.reader.stand(&pod);
+        let mut held = Vec::with_capacity(hello.held.len().min(4 * limits::DESTINATIONS_MAX));
         for (key, version) in hello.held {
             let Ok(version) = version.parse() else { continue };
             if let Some(Ok(destination)) = key.strip_prefix("destination/").map(str::parse) {
-                self.want(destination);
+                self.reader.want(&destination);
             }
-            if self.held.len() < 4 * limits::DESTINATIONS_MAX {
-                self.held.insert(key, version);
+            if held.len() < 4 * limits::DESTINATIONS_MAX {
+                held.push((Arc::from(key), version));
             }
         }
+        held.sort_unstable();
+        self.held = held;
     }
 
     /// Takes what is needed and no longer needed.
     pub(crate) fn subscribe(&mut self, subscribe: v1::Subscribe) {
         for key in subscribe.remove.iter().filter_map(|text| text.parse().ok()) {
-            self.wanted.remove(&key);
+            self.reader.unwant(&key);
         }
         // One line however many: a proxy must not keep the controller writing.
         let mut refused = subscribe.add.len().saturating_sub(limits::DESTINATIONS_MAX);
         for text in subscribe.add.iter().take(limits::DESTINATIONS_MAX) {
-            if !text.parse().is_ok_and(|key| self.want(key)) {
+            let key = text.parse::<DestinationKey>();
+            if !key.is_ok_and(|key| self.reader.want(&key)) {
                 refused += 1;
             }
         }
         if refused > 0 {
-            tracing::warn!(identity = %self.identity, refused, "subscriptions are not understood or too many");
+            tracing::warn!(identity = %self.identity(), refused, "subscriptions are not understood or too many");
         }
     }
 
-    /// Says whether there was room.
-    fn want(&mut self, key: DestinationKey) -> bool {
-        let room = self.wanted.len() < limits::DESTINATIONS_MAX || self.wanted.contains(&key);
-        if room {
-            self.wanted.insert(key);
+    /// Takes the acknowledgement of answer `sequence`; says whether its digest was right, `None` when
+    /// that was not the last answer: then it says nothing, for a newer one is on its way.
+    pub(crate) fn acknowledge(&mut self, sequence: u64, digest: &str, is_whole: bool) -> Option<bool> {
+        if sequence != self.sequence {
+            return None;
         }
-        room
+        let is_same = digest.parse().is_ok_and(|digest: Version| Some(digest) == self.digest);
+        self.reader.acknowledge(is_same && is_whole);
+        Some(is_same)
     }
 
-    /// What has to be sent so that the proxy holds what `documents` say; `None` when it does. The
+    /// What has to be sent so that the proxy holds what the documents say; `None` when it does. The
     /// first answer is sent even when it is empty: it says that what is held is current.
-    pub(crate) fn answer(&mut self, documents: &Documents) -> Option<v1::WatchResponse> {
-        let needed = self.needed(documents);
+    pub(crate) fn answer(&mut self) -> Option<v1::WatchResponse> {
+        let needed = self.reader.needed()?;
         let mut changed = Vec::new();
         let mut bytes = 0;
         self.behind = false;
-        for document in &needed {
-            let key = &document.wire.key;
-            if self.held.get(key) == Some(&document.version) {
-                continue;
-            }
-            bytes += document.wire.body.len() + key.len();
+        for document in &needed.documents {
+            let place = match self.held.binary_search_by(|(key, _)| (**key).cmp(&document.key)) {
+                Ok(place) if self.held[place].1 == document.version => {
+                    // A key that a proxy told us gives way to the one that is shared.
+                    self.held[place].0.clone_from(&document.key);
+                    continue;
+                }
+                place => place,
+            };
+            bytes += document.wire.body.len() + document.key.len();
             if bytes > ANSWER_BYTES && !changed.is_empty() {
                 self.behind = true;
                 break;
             }
-            self.held.insert(key.clone(), document.version);
+            match place {
+                Ok(place) => self.held[place].1 = document.version,
+                Err(place) => self.held.insert(place, (document.key.clone(), document.version)),
+            }
             changed.push(document.wire.clone());
         }
-        let removed = if self.behind { Vec::new() } else { self.remove_all_but(&needed) };
+        let removed = if self.behind { Vec::new() } else { self.remove_all_but(&needed.documents) };
         if changed.is_empty() && removed.is_empty() && self.sequence > 0 {
+            self.reader.idle();
             return None;
         }
+        self.reader.send(&needed, !self.behind);
         self.sequence += 1;
-        let parts = self.held.iter().map(|(key, version)| (key.as_str(), *version));
-        self.digest = Version::digest(parts).to_string();
-        Some(v1::WatchResponse { sequence: self.sequence, changed, removed, digest: self.digest.clone() })
-    }
-
-    /// Backends before destinations, so that a part never names what is not there.
-    fn needed(&self, documents: &Documents) -> Vec<Arc<Encoded>> {
-        let client = self.identity.namespace.as_str();
-        let destinations: Vec<_> = self.wanted.iter().map(|key| documents.destination(key, client)).collect();
-        let backends: BTreeSet<_> = destinations.iter().flat_map(|document| &document.backends).collect();
-        let mut needed = vec![documents.mesh(), documents.inbound(&self.pod, &self.identity)];
-        needed.extend(backends.into_iter().filter_map(|key| documents.backend(key)));
-        needed.extend(destinations);
-        needed
+        let digest = Version::digest(self.held.iter().map(|(key, version)| (&**key, *version)));
+        self.digest = Some(digest);
+        Some(v1::WatchResponse { sequence: self.sequence, changed, removed, digest: digest.to_string() })
     }
 
     fn remove_all_but(&mut self, needed: &[Arc<Encoded>]) -> Vec<String> {
-        let keys: BTreeSet<&str> = needed.iter().map(|document| document.wire.key.as_str()).collect();
-        let removed: Vec<String> =
-            self.held.keys().filter(|key| !keys.contains(key.as_str())).cloned().collect();
-        for key in &removed {
-            self.held.remove(key);
+        // All that is needed is held by now: as many of the one as of the other means the same ones.
+        if self.held.len() == needed.len() {
+            return Vec::new();
         }
+        let keys: BTreeSet<&str> = needed.iter().map(|document| &*document.key).collect();
+        let removed = self.held.iter().filter(|(key, _)| !keys.contains(&**key));
+        let removed = removed.map(|(key, _)| key.to_string()).collect();
+        self.held.retain(|(key, _)| keys.contains(&**key));
+        self.held.shrink_to_fit();
         removed
     }
 }

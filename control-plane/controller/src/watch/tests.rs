@@ -1,16 +1,24 @@
 //! tests: hello, subscribe, answer.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use policy::snapshot::{Destination, Snapshot};
 use policy::wire::{decode, v1};
+use resources::ObjectId;
 
 use super::session::Session;
 use crate::documents::Documents;
-use crate::index::tests::{SHOP, index};
+use crate::documents::tests::{change, documents};
+use crate::index::tests::SHOP;
+use crate::objects::Change;
 
-fn session() -> Session {
-    let mut session = Session::new("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
+fn unnamed(documents: &Arc<Documents>, number: u64) -> Session {
+    Session::new(documents.enter(number, "spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap()))
+}
+
+fn session(documents: &Arc<Documents>) -> Session {
+    let mut session = unnamed(documents, 1);
     session.hello(v1::Hello { pod: "orders-0".to_owned(), ..v1::Hello::default() });
     session
 }
@@ -35,43 +43,44 @@ fn keys(answer: &v1::WatchResponse) -> Vec<&str> {
 
 #[test]
 fn a_proxy_gets_mesh_inbound_destinations_and_their_backends_and_then_only_what_changed() {
-    let (mut session, mut snapshot) = (session(), Snapshot::default());
+    let documents = documents(SHOP);
+    let (mut session, mut snapshot) = (session(&documents), Snapshot::default());
     session.subscribe(add(&["orders.shop.svc:80", "nonsense"]));
-    let documents = Documents::new(index(SHOP));
-    let first = session.answer(&documents).unwrap();
+    let first = session.answer().unwrap();
     assert_eq!(
         keys(&first),
         ["mesh", "inbound", "backend/orders.shop.svc:80", "destination/orders.shop.svc:80"]
     );
     apply(&mut snapshot, &first);
-    assert!(session.answer(&documents).is_none());
+    assert!(session.answer().is_none());
 
-    let moved = Documents::new(index(
-        &SHOP.replace("[10.0.0.4], conditions: {ready: false, serving: true}", "[10.0.0.4]"),
-    ));
-    let second = session.answer(&moved).unwrap();
+    change(&documents, &SHOP.replace("[10.0.0.4], conditions: {ready: false, serving: true}", "[10.0.0.4]"));
+    let second = session.answer().unwrap();
     assert_eq!(keys(&second), ["backend/orders.shop.svc:80"]);
     apply(&mut snapshot, &second);
-    assert_eq!(session.is_digest(2, &snapshot.digest().to_string()), Some(true));
+    let digest = snapshot.digest().to_string();
+    assert_eq!(session.acknowledge(1, &digest, true), None, "a newer answer is on its way");
+    assert_eq!(session.acknowledge(2, "", true), Some(false));
+    assert_eq!(session.acknowledge(2, &digest, true), Some(true));
 
     session.subscribe(v1::Subscribe { add: Vec::new(), remove: vec!["orders.shop.svc:80".to_owned()] });
-    let third = session.answer(&moved).unwrap();
+    let third = session.answer().unwrap();
     assert_eq!(third.removed, ["backend/orders.shop.svc:80", "destination/orders.shop.svc:80"]);
     apply(&mut snapshot, &third);
 }
 
 #[test]
 fn what_is_held_from_before_is_kept_and_not_sent_again() {
-    let documents = Documents::new(index(SHOP));
-    let mut before = session();
+    let documents = documents(SHOP);
+    let mut before = session(&documents);
     before.subscribe(add(&["orders.shop.svc:80"]));
-    let first = before.answer(&documents).unwrap();
+    let first = before.answer().unwrap();
     let held: HashMap<String, String> =
         first.changed.iter().map(|document| (document.key.clone(), document.version.clone())).collect();
 
-    let mut again = Session::new("spiffe://cluster.local/ns/shop/sa/orders".parse().unwrap());
+    let mut again = unnamed(&documents, 2);
     again.hello(v1::Hello { pod: "orders-0".to_owned(), held, ..v1::Hello::default() });
-    let answer = again.answer(&documents).unwrap();
+    let answer = again.answer().unwrap();
     assert!(answer.changed.is_empty() && answer.removed.is_empty());
     assert_eq!(answer.digest, first.digest);
 }
@@ -88,21 +97,25 @@ fn a_policy_or_secret_that_changes_is_sent_as_its_destination_alone() {
         };
         policy.asynchronous.clone()
     };
-    let (mut session, mut snapshot) = (session(), Snapshot::default());
+    let documents = documents(SHOP);
+    let (mut session, mut snapshot) = (session(&documents), Snapshot::default());
     session.subscribe(add(&["orders.shop.svc:80"]));
-    apply(&mut snapshot, &session.answer(&Documents::new(index(SHOP))).unwrap());
+    apply(&mut snapshot, &session.answer().unwrap());
     assert_eq!(held(&snapshot), None);
     for (objects, paused, signed) in [
         (policy.to_owned(), false, false),
         (policy.to_owned() + secret, false, true),
         (policy.replace("spec: {", "spec: {paused: true, ") + secret, true, true),
     ] {
-        let answer = session.answer(&Documents::new(index(&format!("{SHOP}{objects}")))).unwrap();
+        change(&documents, &objects);
+        let answer = session.answer().unwrap();
         assert_eq!(keys(&answer), ["destination/orders.shop.svc:80"]);
         apply(&mut snapshot, &answer);
         let now = held(&snapshot).unwrap();
         assert_eq!((now.paused, now.callback_secret.is_some()), (paused, signed));
     }
-    apply(&mut snapshot, &session.answer(&Documents::new(index(SHOP))).unwrap());
+    let id = ObjectId { kind: "AsyncPolicy", namespace: "shop".to_owned(), name: "p".to_owned() };
+    documents.apply(vec![Change::Remove(id)]);
+    apply(&mut snapshot, &session.answer().unwrap());
     assert_eq!(held(&snapshot), None, "a policy that is gone holds no more");
 }
