@@ -1,7 +1,7 @@
 //! admin: what operators and the kubelet ask the sidecar.
 //!
 //! `/live`, `/ready` and `/metrics` answer everybody who reaches the address; `/config`,
-//! `/log-level`, `/shutdown` and all about queues ([`operate`](crate::operate)) answer loopback alone.
+//! `/log-level`, `/drain`, `/shutdown` and all about queues ([`operate`](crate::operate)) answer loopback alone.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use policy::limits;
 use policy::snapshot::Snapshot;
 use request::body::Body;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tower::service_fn;
 
 use crate::config::Config;
+use crate::drain::Told;
 use crate::health::Health;
 use crate::operate::{self, Operate};
 use crate::telemetry::{LogLevel, Metrics};
@@ -36,7 +37,8 @@ pub(crate) struct Admin {
     pub(crate) metrics: Metrics,
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) log_level: LogLevel,
-    pub(crate) shutdown: mpsc::Sender<()>,
+    /// What the program is told to do; it only ever rises.
+    pub(crate) told: watch::Sender<Told>,
     pub(crate) operate: Operate,
 }
 
@@ -104,19 +106,25 @@ impl Admin {
             (&Method::GET, "/config") => self.config(),
             (&Method::GET, "/log-level") => text(StatusCode::OK, self.log_level.current() + "\n"),
             (&Method::PUT | &Method::POST, "/log-level") => self.set_log_level(request).await,
-            (&Method::POST, "/shutdown") => {
-                // Asked twice is asked once.
-                let _ = self.shutdown.try_send(());
-                text(StatusCode::ACCEPTED, "draining\n")
-            }
-            (_, "/config" | "/log-level" | "/shutdown") => {
-                text(StatusCode::METHOD_NOT_ALLOWED, "GET; PUT /log-level; POST /shutdown\n")
+            (&Method::POST, "/drain") => self.tell(Told::Drain),
+            (&Method::POST, "/shutdown") => self.tell(Told::Stop),
+            (_, "/config" | "/log-level" | "/drain" | "/shutdown") => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "GET; PUT /log-level; POST /drain, /shutdown\n")
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there is /live, /ready, /metrics; on loopback /, /queues, /config, /log-level, /shutdown\n",
+                "there is /live, /ready, /metrics; on loopback /, /queues, /config, /log-level, /drain, /shutdown\n",
             ),
         }
+    }
+
+    fn tell(&self, what: Told) -> Answer {
+        self.told.send_if_modified(|told| {
+            let is_more = what > *told;
+            *told = what.max(*told);
+            is_more
+        });
+        text(StatusCode::ACCEPTED, "draining\n")
     }
 
     /// Only a restart helps a store that cannot be trusted: whoever probes this makes one.

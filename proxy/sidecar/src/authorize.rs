@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use http::Request;
 use policy::identity::Identity;
-use policy::snapshot::{Access, AccessRule, InboundPort};
+use policy::snapshot::{Access, AccessRule, GRPC_PROBE_PATH, InboundPort};
 
 /// Who asks: proven by the connection, never by a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,12 +72,20 @@ pub(crate) fn authorize(port: &InboundPort, defaults: Defaults, peer: &Peer) -> 
 }
 
 /// Whether a request is one of the port's own probes, which anybody may ask for. A probe asks and
-/// brings nothing: what upgrades, or has a body, is more than that.
+/// brings nothing: what upgrades, or has a body, is more than that. A gRPC probe is a call of the
+/// health service's `Check`, where the pod declares one.
 pub(crate) fn is_probe<B: http_body::Body>(port: &InboundPort, request: &Request<B>) -> bool {
-    request.method() == http::Method::GET
-        && request.body().is_end_stream()
-        && !request.headers().contains_key(http::header::UPGRADE)
-        && port.probes.iter().any(|probe| probe == request.uri().path())
+    let path = request.uri().path();
+    let asks = if path == GRPC_PROBE_PATH {
+        // The call's one message names a service at most.
+        let kind = request.headers().get(http::header::CONTENT_TYPE);
+        request.method() == http::Method::POST
+            && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    } else {
+        request.method() == http::Method::GET && request.body().is_end_stream()
+    };
+    asks && !request.headers().contains_key(http::header::UPGRADE)
+        && port.probes.iter().any(|probe| probe == path)
 }
 
 fn names(rule: &AccessRule, peer: &Peer) -> bool {
@@ -157,6 +165,20 @@ mod tests {
         assert!(is_probe(&port, &get("/healthz")));
         assert!(!is_probe(&port, &Request::post("/healthz").body(String::new()).unwrap()));
         assert!(!is_probe(&port, &get("/healthz/../admin")));
+    }
+
+    #[test]
+    fn a_grpc_probe_is_the_check_of_a_pod_that_declares_it() {
+        let check = |kind: &str| {
+            let call = Request::post("/grpc.health.v1.Health/Check").header("content-type", kind);
+            call.body("\0\0\0\0\0".to_owned()).unwrap()
+        };
+        let port = InboundPort { probes: vec![GRPC_PROBE_PATH.to_owned()], ..only_web() };
+        assert!(is_probe(&port, &check("application/grpc")));
+        assert!(!is_probe(&port, &check("application/json")));
+        assert!(!is_probe(&only_web(), &check("application/grpc")));
+        let watch = Request::post("/grpc.health.v1.Health/Watch").header("content-type", "application/grpc");
+        assert!(!is_probe(&port, &watch.body(String::new()).unwrap()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use policy::identity::Identity;
 use policy::limits;
 use policy::name::{Domain, Label};
@@ -23,10 +23,38 @@ pub(crate) struct Cli {
     pub(crate) config: Option<Config>,
 }
 
+impl Cli {
+    /// Reads a command line. Beside a subcommand the sidecar's own flags are not looked at: its environment,
+    /// which gives them, is that of a preStop hook too.
+    ///
+    /// # Errors
+    /// When something is wrong with it, or help was asked for.
+    pub(crate) fn read<T: Into<std::ffi::OsString> + Clone>(
+        line: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(line)?;
+        if matches.subcommand_name().is_some() {
+            return Ok(Self { command: Some(Command::from_arg_matches(&matches)?), config: None });
+        }
+        Self::from_arg_matches(&matches)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write the nftables rules that bring this network namespace's traffic to the sidecar.
     Redirect(Redirect),
+    /// Tell the sidecar beside that the pod is to end: the preStop hook.
+    Drain(DrainNow),
+}
+
+/// Returns as soon as it has heard: not ready any more, asynchronous requests refused, what is queued
+/// delivered at full speed; synchronous traffic goes on until SIGTERM.
+#[derive(Debug, Args)]
+pub(crate) struct DrainNow {
+    /// The sidecar's admin address; it is asked on loopback.
+    #[arg(long, env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:4191")]
+    pub(crate) admin: SocketAddr,
 }
 
 /// Needs the capability NET_ADMIN as uid 0 and the program nft (Debian package nftables). IPv4.
@@ -116,8 +144,8 @@ pub(crate) struct Config {
     /// Takes incoming connections.
     #[arg(long, env = "TIDEGATE_INBOUND", default_value = "0.0.0.0:4143")]
     pub(crate) inbound: SocketAddr,
-    /// Answers /live, /ready and /metrics to all; to loopback /config, /log-level, /shutdown, a page at
-    /// / and /queues.
+    /// Answers /live, /ready and /metrics to all; to loopback /config, /log-level, /drain, /shutdown, a
+    /// page at / and /queues.
     #[arg(long, env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:4191")]
     pub(crate) admin: SocketAddr,
     /// Threads that carry traffic.
@@ -132,7 +160,8 @@ pub(crate) struct Config {
     /// The application's address. Default: the address the client asked for, that is the pod's.
     #[arg(long, env = "TIDEGATE_APPLICATION")]
     pub(crate) application: Option<IpAddr>,
-    /// How long requests under way may take to finish after SIGTERM (25s, 1m).
+    /// How long, from POST /drain or else from SIGTERM, queued messages are delivered and requests
+    /// under way may take to finish (25s, 1m).
     #[arg(long, env = "TIDEGATE_DRAIN_GRACE", default_value_t = limits::DRAIN_GRACE.into())]
     #[serde(serialize_with = "as_text")]
     pub(crate) drain_grace: humantime::Duration,
@@ -285,10 +314,10 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent_and_every_mistake_is_named_at_once() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        Cli::command().debug_assert();
         let arguments = "tidegate-proxy --anchors a --token-file t --namespace n --service-account s --pod p \
                          --controller nowhere --outbound 127.0.0.1:1 --admin 127.0.0.1:1 --connections-max 0";
-        let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
+        let cli = Cli::read(arguments.split_whitespace()).unwrap();
         let wrong = cli.config.unwrap().check().unwrap_err();
         for part in ["--connections-max", "\"nowhere\"", "--outbound and --admin are both 127.0.0.1:1"] {
             assert!(wrong.contains(part), "{part} is missing in {wrong}");

@@ -5,9 +5,10 @@
 //! ([`admin`]) and hears signals. A worker ([`worker`]) takes connections in; [`outbound`] and
 //! [`inbound`] are the two ways of a connection, to be read top to bottom.
 //!
-//! Stopping has an order: not ready first, so that nobody new is sent here; then GOAWAY and
-//! `connection: close` to those who are connected, while late connections are still taken; then the
-//! end, when nothing is under way or the grace is over. A second signal ends it at once.
+//! Stopping ([`drain`]) has an order: not ready first, so that nobody new is sent here, and nothing
+//! asynchronous taken in; then GOAWAY and `connection: close` to those who are connected, while late
+//! connections are still taken; then the end, when nothing is under way or the grace is over. A second
+//! signal ends it at once.
 
 mod admin;
 mod admit;
@@ -19,6 +20,7 @@ mod certify;
 mod config;
 mod deliver;
 mod discovery;
+mod drain;
 mod feed;
 mod first_word;
 mod health;
@@ -40,14 +42,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use policy::name::Domain;
 use request::backend::Shared;
 use request::drain::Drain;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
 use transport::redirect::{self, Rules};
 use transport::resolve::Resolver;
 use transport::tls::{Tls, warm_up};
@@ -57,6 +56,7 @@ use admit::Admit;
 use certify::Certifier;
 use config::{Cli, Command, Config, Redirect};
 use deliver::{Deliveries, Job};
+use drain::Told;
 use feed::Feed;
 use health::Health;
 use link::Link;
@@ -71,13 +71,14 @@ use worker::Parts;
 const CLUSTER_DOMAIN: &str = "cluster.local";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
     let done = match (cli.command, cli.config) {
         (Some(Command::Redirect(redirect)), _) => runtime.block_on(write_rules(&redirect)),
+        (Some(Command::Drain(now)), _) => runtime.block_on(drain::ask(now.admin)),
         (None, Some(config)) => runtime.block_on(run(config)),
         (None, None) => Err(anyhow::anyhow!(
             "--anchors, --token-file, --namespace, --service-account and --pod are needed: see --help"
@@ -160,14 +161,14 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let owner = Owner { identity: config.identity().to_string().into(), address: config.holder() };
     let queues = Queues::new(place, owner, keys, deliveries, &metrics, health.clone(), drain.clone());
     let messages = Arc::new(Messages::new(queues.clone(), config.holder()));
-    let (shutdown, asked_to_stop) = mpsc::channel(1);
+    let (told, hears) = watch::channel(Told::Nothing);
     let admin = Arc::new(Admin {
         config: config.clone(),
         health: health.clone(),
         metrics: metrics.clone(),
         snapshot: handle.snapshot(),
         log_level,
-        shutdown,
+        told,
         operate: Operate::new(queues.clone(), messages.clone(), config.pod.clone()),
     });
     let shared = Shared::new(tls.clone(), metrics.with(request::metrics::Metrics::new), config.workers)
@@ -197,7 +198,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         tokio::spawn(policies),
         tokio::spawn(queues.clone().retry_what_was_left()),
     ];
-    stop(&config, &health, &drain, &queues, asked_to_stop).await?;
+    drain::stop(&config, &health, &drain, &queues, hears).await?;
     for task in background {
         task.abort();
     }
@@ -222,40 +223,6 @@ async fn start_workers(parts: &Parts, jobs: Vec<mpsc::Receiver<Job>>) -> anyhow:
     for (number, jobs) in (0..).zip(jobs) {
         let started = worker::start(parts.clone(), number, jobs)?;
         started.await?.map_err(anyhow::Error::msg)?;
-    }
-    Ok(())
-}
-
-/// Waits for the word to stop, then for everything under way.
-async fn stop(
-    config: &Config,
-    health: &Health,
-    drain: &Drain,
-    queues: &Queues,
-    mut asked: mpsc::Receiver<()>,
-) -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = asked.recv() => {}
-    }
-    tracing::info!(grace = %config.drain_grace, "draining");
-    health.drain();
-    queues.begin_drain();
-    drain.begin();
-    let end = Instant::now() + *config.drain_grace;
-    let finish = async {
-        queues.drain(end).await;
-        let left = drain.finished(end.saturating_duration_since(Instant::now())).await;
-        if left > 0 {
-            tracing::warn!(connections = left, "the grace is over: what is left is cut");
-        }
-    };
-    tokio::select! {
-        () = finish => {}
-        _ = terminate.recv() => tracing::warn!("told to stop again: ending at once"),
-        _ = interrupt.recv() => tracing::warn!("told to stop again: ending at once"),
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! telemetry: the log, and the counters of this room.
 
+use std::io::IsTerminal as _;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +24,8 @@ impl LogLevel {
     pub(crate) fn init(filter: &str) -> Result<Self, String> {
         let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
         let (filter, handle) = reload::Layer::new(filter);
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let colours = std::io::stderr().is_terminal();
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)

@@ -265,7 +265,10 @@ fn an_attempt_whose_beginning_is_being_written_at_the_end_of_the_budget_uses_non
         tokio::task::yield_now().await;
         house.queue.start().await.unwrap();
         let begins = || async {
-            let asked = house.queue.ask(|worker, answer| drop(answer.send(worker.beginning.get())));
+            let asked = house.queue.ask(|worker, answer| {
+                // Whoever asked waits.
+                let _ = answer.send(worker.beginning.get());
+            });
             asked.await.unwrap() == ids.len()
         };
         until(begins, "all of them begin").await;
