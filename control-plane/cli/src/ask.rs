@@ -1,6 +1,9 @@
 //! ask: one request to an admin port, bounded in time and size.
 
+mod forward;
+
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +12,10 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+pub(crate) use forward::PodPort;
 
 /// An admin port answers from memory: one that takes longer hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -58,12 +64,59 @@ impl Answer {
     }
 }
 
+/// Where an admin port is reached.
+#[derive(Clone)]
+pub(crate) enum AdminPort {
+    /// At an address.
+    At(SocketAddr),
+    /// Inside a pod, through the API server.
+    In(PodPort),
+}
+
+impl fmt::Display for AdminPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::In(pod) => pod.fmt(f),
+        }
+    }
+}
+
+impl AdminPort {
+    /// Asks.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time; any status is an answer.
+    pub(crate) async fn ask(&self, question: &Question) -> anyhow::Result<Answer> {
+        match self {
+            Self::At(address) => ask(*address, question).await,
+            Self::In(pod) => {
+                let whole = question.timeout + forward::OPEN_TIMEOUT;
+                let asked = tokio::time::timeout(whole, pod.ask(question)).await;
+                let asked = asked.with_context(|| format!("no answer within {} s", whole.as_secs()));
+                asked.flatten().with_context(|| format!("{pod}, {}", question.path))
+            }
+        }
+    }
+
+    /// Asks for `path`; anything but 200 is an error.
+    ///
+    /// # Errors
+    /// When there is no whole answer in time, or another status.
+    pub(crate) async fn text(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self.ask(&Question::new(Method::GET, path)).await?;
+        let text = answer.text();
+        anyhow::ensure!(answer.status == StatusCode::OK, "{self}: {}: {}", answer.status, text.trim());
+        Ok(text.into_owned())
+    }
+}
+
 /// Asks.
 ///
 /// # Errors
 /// When there is no whole answer in time; any status is an answer.
 pub(crate) async fn ask(address: SocketAddr, question: &Question) -> anyhow::Result<Answer> {
-    let asked = tokio::time::timeout(question.timeout, exchange(address, question)).await;
+    let asked = tokio::time::timeout(question.timeout, over_tcp(address, question)).await;
     asked
         .with_context(|| format!("no answer within {} s", question.timeout.as_secs()))
         .flatten()
@@ -91,13 +144,21 @@ pub(crate) async fn text(address: SocketAddr, path: &str) -> anyhow::Result<Stri
     Ok(text.into_owned())
 }
 
-async fn exchange(address: SocketAddr, question: &Question) -> anyhow::Result<Answer> {
+async fn over_tcp(address: SocketAddr, question: &Question) -> anyhow::Result<Answer> {
     let stream = TcpStream::connect(address).await.context("cannot connect")?;
+    exchange(stream, &address.to_string(), question).await
+}
+
+/// One question and its answer over a fresh stream.
+async fn exchange<S>(stream: S, host: &str, question: &Question) -> anyhow::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::builder()
         .method(question.method.clone())
         .uri(&question.path)
-        .header(header::HOST, address.to_string())
+        .header(header::HOST, host)
         .header(header::CONNECTION, "close");
     if let Some(seconds) = question.wait_seconds {
         request = request.header("prefer", format!("wait={seconds}"));

@@ -1,7 +1,9 @@
 //! operate: what an operator asks of one proxy's queues, by its admin port.
 
+mod choose;
 mod dead_letter;
 mod documents;
+mod everywhere;
 mod export;
 mod filter;
 mod message;
@@ -9,43 +11,33 @@ mod queue;
 mod request;
 
 pub(crate) use dead_letter::DeadLetter;
+pub(crate) use documents::{Named, Queues, Store};
+pub(crate) use everywhere::AT_ONCE;
 pub(crate) use queue::Queue;
 pub(crate) use request::Request;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::ask::{Answer, Question, ask};
+use crate::ask::{AdminPort, Answer, Question};
 use crate::print::plain;
-use documents::{Named, Queues, Refusal};
+use documents::Refusal;
 
 /// What a command that changes many messages may take: a million are purged in well under it.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Which proxy is asked, and how it is told.
-#[derive(Debug, Args)]
+/// The proxy that is asked, and how it is told.
 pub(crate) struct At {
-    /// The admin address of the proxy. In Kubernetes: kubectl port-forward POD 4191.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "TIDEGATE_PROXY",
-        default_value = "127.0.0.1:4191",
-        global = true
-    )]
-    proxy: SocketAddr,
-    /// A table for people, or JSON for programs.
-    #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
+    port: AdminPort,
     output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     Table,
     Json,
 }
@@ -66,8 +58,12 @@ impl At {
     }
 
     async fn ask(&self, question: &Question) -> anyhow::Result<Answer> {
-        ask(self.proxy, question).await.with_context(|| {
-            format!("the proxy at {} does not answer: name its admin address with --proxy", self.proxy)
+        self.port.ask(question).await.with_context(|| match &self.port {
+            AdminPort::At(address) => format!(
+                "the proxy at {address} does not answer: name its admin address with --proxy, or its pod \
+                 with --pod"
+            ),
+            AdminPort::In(pod) => format!("the proxy of {pod} does not answer"),
         })
     }
 
@@ -129,7 +125,7 @@ impl At {
         let names = if names.is_empty() { "there is none".to_owned() } else { names.join("\n  ") };
         bail!(
             "no queue {name:?} at {}; those that exist:\n  {names}{}",
-            self.proxy,
+            self.port,
             trouble.unwrap_or_default()
         )
     }
@@ -148,7 +144,7 @@ fn refusal(answer: &Answer) -> String {
     let text = answer.text().split_whitespace().collect::<Vec<_>>().join(" ");
     let hint = match answer.status {
         StatusCode::NOT_FOUND => " (is this the admin address of a proxy with queues?)",
-        StatusCode::FORBIDDEN => " (from elsewhere: kubectl port-forward, or a shell in the pod)",
+        StatusCode::FORBIDDEN => " (from elsewhere: --pod, or a shell in the pod)",
         _ => "",
     };
     format!("the proxy answers {}: {}{hint}", answer.status.as_u16(), plain(&text))

@@ -9,6 +9,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 /// It did not.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// It did, and somebody should look at it.
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default().bold();
 /// A heading.
 pub(crate) const HEAD: Style = Style::new().bold();
 /// Of less interest.

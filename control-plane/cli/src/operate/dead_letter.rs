@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::choose::Which;
 use super::documents::{Message, Named};
+use super::everywhere::Everywhere;
 use super::filter::{Filter, Part};
 use super::queue::{Page, chosen, list};
 use super::{At, export, message, path, print_json, read};
-use crate::print::{BAD, paint, plain, show, table};
+use crate::print::{BAD, count, paint, plain, show, table};
 
 /// How often a redrive under way is looked at.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -29,10 +31,13 @@ Examples:
   tidegate dlq show 019a91c2-7d3e-7400-8000-00050a000007   its attempts
   tidegate dlq redrive 019a91c2-7d3e-7400-8000-00050a000007
   tidegate dlq redrive shop/orders-async --rate 50 --filter status=503
-  tidegate dlq export shop/orders-async --to dead.ndjson   before `queue purge --part dead`")]
+  tidegate dlq export shop/orders-async --to dead.ndjson   before `queue purge --part dead`
+  tidegate dlq ls --all-pods                               in a cluster; with --pod: of one pod
+
+In a cluster the pod that keeps a message is found by the message's id.")]
 pub(crate) struct DeadLetter {
     #[command(flatten)]
-    at: At,
+    which: Which,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,6 +66,10 @@ struct Ls {
     /// Go on where the page before ended.
     #[arg(long, value_name = "CURSOR")]
     after: Option<u64>,
+    /// The queues with dead letters of every pod with a sidecar, of the namespace given or of the whole
+    /// mesh. Exits 1 when some did not answer, with what the others said.
+    #[arg(short = 'A', long, conflicts_with_all = ["queue", "fields", "after"])]
+    all_pods: bool,
 }
 
 #[derive(Debug, Args)]
@@ -107,7 +116,12 @@ fn is_id(text: &str) -> bool {
 
 impl DeadLetter {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let at = &self.at;
+        let at = &match &self.command {
+            Command::Ls(Ls { all_pods: true, .. }) => return ls_everywhere(&self.which).await,
+            Command::Show(Show { id }) => self.which.keeping(id).await?,
+            Command::Redrive(redrive) if is_id(&redrive.what) => self.which.keeping(&redrive.what).await?,
+            _ => self.which.one().await?,
+        };
         match self.command {
             Command::Ls(ls) => ls.run(at).await?,
             Command::Show(show) => {
@@ -153,15 +167,46 @@ impl Ls {
             println!("no dead letters");
             return Ok(());
         }
-        let mut rows = table(&["queue", "kept", "dead letters", "state"]);
+        let mut rows = table(&COLUMNS);
         for queue in dead {
-            let state = queue.blocked.as_deref().unwrap_or("ok");
-            let number = queue.dead_letters.to_string();
-            rows.add_row([plain(&queue.name), plain(&queue.durability), number, plain(state)]);
+            rows.add_row(row(queue));
         }
         show(&rows);
         Ok(())
     }
+}
+
+const COLUMNS: [&str; 4] = ["queue", "kept", "dead letters", "state"];
+
+fn row(queue: &Named) -> [String; 4] {
+    let state = queue.blocked.as_deref().unwrap_or("ok");
+    [plain(&queue.name), plain(&queue.durability), queue.dead_letters.to_string(), plain(state)]
+}
+
+async fn ls_everywhere(which: &Which) -> anyhow::Result<ExitCode> {
+    let everywhere = Everywhere::ask(which).await?;
+    if which.is_json() {
+        everywhere.print_json()?;
+        return Ok(everywhere.end());
+    }
+    let mut rows = table(&[&["pod"], &COLUMNS[..]].concat());
+    let mut found = 0;
+    for (pod, queues) in &everywhere.pods {
+        for queue in queues.queues.iter().filter(|queue| queue.dead_letters > 0) {
+            rows.add_row(std::iter::once(plain(pod)).chain(row(queue)));
+            found += 1;
+        }
+        if let Some(why) = &queues.trouble {
+            let said = format!("{}: the queue's directory is not open: {}", plain(pod), plain(why));
+            println!("{}", paint(BAD, &said));
+        }
+    }
+    if found > 0 {
+        show(&rows);
+    } else {
+        println!("no dead letters in {}", count(everywhere.pods.len(), "pod"));
+    }
+    Ok(everywhere.end())
 }
 
 impl Redrive {

@@ -5,55 +5,55 @@ use serde::Deserialize;
 /// Of `GET /queues`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     /// Why the directory is not open.
     #[serde(default)]
-    pub(super) trouble: Option<String>,
-    pub(super) stores: Vec<Store>,
-    pub(super) queues: Vec<Named>,
+    pub(crate) trouble: Option<String>,
+    pub(crate) stores: Vec<Store>,
+    pub(crate) queues: Vec<Named>,
 }
 
 /// Where messages lie.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Store {
-    pub(super) durability: String,
-    pub(super) bytes: u64,
-    pub(super) bytes_max: u64,
+pub(crate) struct Store {
+    pub(crate) durability: String,
+    pub(crate) bytes: u64,
+    pub(crate) bytes_max: u64,
     #[serde(default)]
-    pub(super) full: Option<String>,
+    pub(crate) full: Option<String>,
     #[serde(default)]
-    pub(super) damaged: Option<String>,
+    pub(crate) damaged: Option<String>,
     #[serde(default)]
-    pub(super) poisoned: Option<String>,
+    pub(crate) poisoned: Option<String>,
 }
 
 /// One queue.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Named {
-    pub(super) name: String,
-    pub(super) policy: String,
-    pub(super) durability: String,
-    pub(super) depth: u64,
-    pub(super) bytes: u64,
-    pub(super) oldest_age_seconds: Option<f64>,
-    pub(super) in_flight: u64,
-    pub(super) dead_letters: u64,
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) policy: String,
+    pub(crate) durability: String,
+    pub(crate) depth: u64,
+    pub(crate) bytes: u64,
+    pub(crate) oldest_age_seconds: Option<f64>,
+    pub(crate) in_flight: u64,
+    pub(crate) dead_letters: u64,
     #[serde(default)]
-    pub(super) quarantined: u64,
-    pub(super) paused: Option<String>,
-    pub(super) blocked: Option<String>,
-    pub(super) arrivals_per_second: f64,
-    pub(super) completions_per_second: f64,
-    pub(super) drain_estimate_seconds: Option<f64>,
+    pub(crate) quarantined: u64,
+    pub(crate) paused: Option<String>,
+    pub(crate) blocked: Option<String>,
+    pub(crate) arrivals_per_second: f64,
+    pub(crate) completions_per_second: f64,
+    pub(crate) drain_estimate_seconds: Option<f64>,
     #[serde(default)]
-    pub(super) redriving: bool,
+    pub(crate) redriving: bool,
 }
 
 impl Named {
     /// Its name with its durability, which tells apart two of one name.
-    pub(super) fn spelled(&self) -> String {
+    pub(crate) fn spelled(&self) -> String {
         format!("{}@{}", self.name, self.durability)
     }
 }

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 
+use super::choose::Which as Asked;
 use super::documents::{Messages, Named, Purged, Queues};
+use super::everywhere::Everywhere;
 use super::filter::{Filter, Part};
 use super::{At, export, message, path, print_json, read};
 use crate::print::{BAD, FAINT, bytes, count, paint, plain, show, span, table};
@@ -26,10 +28,11 @@ Examples:
   tidegate queue resume shop/orders-async
   tidegate queue export shop/orders-async --to waiting.ndjson
   tidegate queue purge shop/orders-async --filter key=customer-7
-  kubectl -n shop port-forward web-0 4191 & tidegate queue ls")]
+  tidegate queue ls --pod shop/web-0                       a pod's, through the API server
+  tidegate queue ls --all-pods                             every pod's; -n shop: of one namespace")]
 pub(crate) struct Queue {
     #[command(flatten)]
-    at: At,
+    which: Asked,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,7 +40,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The queues: how much waits, how old it is, how fast it comes and goes.
-    Ls,
+    Ls(Ls),
     /// Messages of a queue in the order of acceptance, without their bodies.
     Peek(Peek),
     /// Deliver nothing of a queue from now on. It is still filled; attempts under way end.
@@ -48,6 +51,14 @@ enum Command {
     Purge(Purge),
     /// Copy messages with their bodies as NDJSON, a line each; they stay where they are.
     Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Ls {
+    /// Those of every pod with a sidecar, of the namespace given or of the whole mesh. Exits 1 when some
+    /// did not answer, with what the others said.
+    #[arg(short = 'A', long)]
+    all_pods: bool,
 }
 
 #[derive(Debug, Args)]
@@ -103,9 +114,12 @@ struct Export {
 
 impl Queue {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let at = &self.at;
+        if let Command::Ls(Ls { all_pods: true }) = self.command {
+            return ls_everywhere(&self.which).await;
+        }
+        let at = &self.which.one().await?;
         match self.command {
-            Command::Ls => ls(at).await?,
+            Command::Ls(_) => ls(at).await?,
             Command::Peek(peek) => {
                 let after = peek.after.map(|after| after.to_string()).unwrap_or_default();
                 let page = Page { part: peek.part, filter: &peek.filter, limit: peek.limit, after: &after };
@@ -131,19 +145,7 @@ async fn ls(at: &At) -> anyhow::Result<()> {
     if queues.queues.is_empty() {
         println!("no queues: no request was taken in yet");
     } else {
-        let mut rows = table(&[
-            "queue",
-            "kept",
-            "depth",
-            "size",
-            "oldest",
-            "in flight",
-            "dead",
-            "in/s",
-            "out/s",
-            "empty in",
-            "state",
-        ]);
+        let mut rows = table(&COLUMNS);
         for queue in &queues.queues {
             rows.add_row(row(queue));
         }
@@ -152,6 +154,35 @@ async fn ls(at: &At) -> anyhow::Result<()> {
     stores(&queues);
     Ok(())
 }
+
+async fn ls_everywhere(which: &Asked) -> anyhow::Result<ExitCode> {
+    let everywhere = Everywhere::ask(which).await?;
+    if which.is_json() {
+        everywhere.print_json()?;
+        return Ok(everywhere.end());
+    }
+    let mut rows = table(&[&["pod"], &COLUMNS[..]].concat());
+    for (pod, queues) in &everywhere.pods {
+        for queue in &queues.queues {
+            rows.add_row(std::iter::once(plain(pod)).chain(row(queue)));
+        }
+    }
+    let with = everywhere.pods.iter().filter(|(_, queues)| !queues.queues.is_empty()).count();
+    if with > 0 {
+        show(&rows);
+    }
+    let asked = count(everywhere.pods.len(), "pod");
+    println!("{}", paint(FAINT, &format!("{with} of {asked} have queues")));
+    for (pod, queues) in &everywhere.pods {
+        for said in troubles(queues) {
+            println!("{}", paint(BAD, &format!("{}: {said}", plain(pod))));
+        }
+    }
+    Ok(everywhere.end())
+}
+
+const COLUMNS: [&str; 11] =
+    ["queue", "kept", "depth", "size", "oldest", "in flight", "dead", "in/s", "out/s", "empty in", "state"];
 
 fn row(queue: &Named) -> [String; 11] {
     let dead = queue.dead_letters.to_string();
@@ -191,21 +222,28 @@ fn stores(queues: &Queues) {
         let said =
             format!("{}: {} of {}", plain(&store.durability), bytes(store.bytes), bytes(store.bytes_max));
         println!("{}", paint(FAINT, &said));
-        if let Some(why) = &store.full {
-            println!("{}", paint(BAD, &format!("the store is full, nothing is taken in: {}", plain(why))));
-        }
-        if let Some(why) = &store.damaged {
-            let said = format!("the store is damaged; start the proxy with --queue-salvage: {}", plain(why));
-            println!("{}", paint(BAD, &said));
-        }
-        if let Some(why) = &store.poisoned {
-            let said = format!("the store cannot be trusted; restart the proxy: {}", plain(why));
-            println!("{}", paint(BAD, &said));
-        }
     }
-    if let Some(why) = &queues.trouble {
-        println!("{}", paint(BAD, &format!("the queue's directory is not open: {}", plain(why))));
+    for said in troubles(queues) {
+        println!("{}", paint(BAD, &said));
     }
+}
+
+/// What is wrong with the places where messages lie.
+fn troubles(queues: &Queues) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for store in &queues.stores {
+        let words = [
+            ("the store is full, nothing is taken in", &store.full),
+            ("the store is damaged; start the proxy with --queue-salvage", &store.damaged),
+            ("the store cannot be trusted; restart the proxy", &store.poisoned),
+        ];
+        let said = words.into_iter().filter_map(|(what, why)| Some((what, why.as_ref()?)));
+        troubles
+            .extend(said.map(|(what, why)| format!("{}: {what}: {}", plain(&store.durability), plain(why))));
+    }
+    let closed = |why: &String| format!("the queue's directory is not open: {}", plain(why));
+    troubles.extend(queues.trouble.as_ref().map(closed));
+    troubles
 }
 
 /// Which messages are listed.

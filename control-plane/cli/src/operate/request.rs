@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
 
+use super::choose::Which as Asked;
 use super::documents::{Message, Refusal};
 use super::{At, message, print_json, read, refusal};
 use crate::ask::{Answer, Question};
@@ -32,10 +33,12 @@ Examples:
   tidegate request attach 019a91c2-7d3e-7400-8000-00050a000007    wait, then print its response
   tidegate request cancel 019a91c2-7d3e-7400-8000-00050a000007    no further attempt
 
+In a cluster the pod that keeps the request is found by the id; --pod or --proxy name another.
+
 attach exits 0 when the request was delivered and 1 when it ended otherwise.")]
 pub(crate) struct Request {
     #[command(flatten)]
-    at: At,
+    which: Asked,
     #[command(subcommand)]
     command: Command,
 }
@@ -74,7 +77,11 @@ fn path(id: &str) -> anyhow::Result<String> {
 
 impl Request {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let at = &self.at;
+        let id = match &self.command {
+            Command::Get(which) | Command::Cancel(which) => &which.id,
+            Command::Attach(attach) => &attach.id,
+        };
+        let at = &self.which.keeping(id).await?;
         match self.command {
             Command::Get(which) => {
                 let answer = at.get(path(&which.id)?).await?;
