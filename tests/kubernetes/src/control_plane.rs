@@ -39,7 +39,8 @@ fn etcd(control: &Pod, folder: &Path) -> Result<Process> {
     control.spawn("etcd", &mut command)
 }
 
-fn api_server(control: &Pod, pki: &Pki) -> Result<Process> {
+/// Starts the API server and waits until it is ready.
+pub(crate) fn api_server(control: &Pod, pki: &Pki) -> Result<Process> {
     let mut command = control.command(programs::cluster()?);
     let file = |flag: &str, name: &str| format!("--{flag}={}", pki.file(name).display());
     command.arg("kube-apiserver").args([

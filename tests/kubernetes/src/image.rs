@@ -4,9 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::api::ended;
 
 /// What every pod's first container runs: it sleeps. Pods of tests may run it too, it has a shell.
 pub const PAUSE: &str = "tidegate.test/busybox:1";
+/// Our own programs, as `tests/run` has built them.
+pub const TIDEGATE: &str = "tidegate.test/tidegate:1";
 
 /// Makes the archive of [`PAUSE`] out of Debian's static busybox.
 pub(crate) fn pause(folder: &Path) -> Result<PathBuf> {
@@ -15,8 +20,26 @@ pub(crate) fn pause(folder: &Path) -> Result<PathBuf> {
     make(folder, PAUSE, &[(busybox, "bin/busybox")], &["/bin/busybox", "sleep", "2147483647"])
 }
 
-/// Makes an archive of one layer, in the form that `docker save` writes, which containerd imports: these
-/// files at these places, `/tmp` that all may write, and busybox's names where there is a busybox.
+/// Makes the archive of [`TIDEGATE`]: the same root file system as the image that is shipped, since the
+/// same script lays it out, and the same user.
+///
+/// # Errors
+/// When our programs are not built, or nft or one of its libraries is missing.
+pub fn tidegate(folder: &Path) -> Result<PathBuf> {
+    let bin = folder.join("programs");
+    std::fs::create_dir_all(&bin)?;
+    for name in ["tidegate-proxy", "tidegate-controller", "tidegate"] {
+        lab::program(name, &bin)?;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/image/root.sh");
+    let work = folder.join("tidegate");
+    std::fs::create_dir(&work)?;
+    ended(Command::new(script).arg(&bin).arg(work.join("root")))?;
+    pack(&work, TIDEGATE, &json!({"Cmd": ["tidegate", "--help"], "User": "2102:2102"}))
+}
+
+/// Makes an archive of one layer: these files at these places, `/tmp` that all may write, and busybox's
+/// names where there is a busybox.
 ///
 /// # Errors
 /// When a file cannot be read or the archive not written.
@@ -29,40 +52,44 @@ pub fn make(folder: &Path, name: &str, files: &[(&Path, &str)], entry: &[&str]) 
         std::fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
         std::fs::copy(from, &to).with_context(|| from.display().to_string())?;
         if to.ends_with("bin/busybox") {
-            for name in ["sh", "sleep", "cat", "ls", "wget", "nc", "httpd", "id", "env"] {
+            for name in ["sh", "rm", "sleep", "cat", "ls", "wget", "nc", "nslookup", "httpd", "id", "env"] {
                 std::os::unix::fs::symlink("busybox", to.with_file_name(name))?;
             }
         }
     }
-    run(Command::new("chmod").arg("1777").arg(root.join("tmp")))?;
+    ended(Command::new("chmod").arg("1777").arg(root.join("tmp")))?;
+    pack(&work, name, &json!({"Entrypoint": entry}))
+}
+
+/// Packs the folder `root` in the work folder, in the form that `docker save` writes, which containerd and
+/// kind import. The work folder goes, the archive takes its place.
+fn pack(work: &Path, name: &str, config: &serde_json::Value) -> Result<PathBuf> {
     let layer = work.join("layer.tar");
     let tar = |archive: &Path, from: &Path, names: &[&str]| {
         let mut tar = Command::new("tar");
         tar.arg("--create").arg("--file").arg(archive).args(["--owner=0", "--group=0", "--numeric-owner"]);
-        run(tar.arg("--directory").arg(from).args(names)).map(drop)
+        ended(tar.arg("--directory").arg(from).args(names)).map(drop)
     };
-    tar(&layer, &root, &["."])?;
-    let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux",
-        "config": {"Entrypoint": entry, "Env": ["PATH=/bin"], "WorkingDir": "/"},
+    tar(&layer, &work.join("root"), &["."])?;
+    let mut config = config.clone();
+    config["Env"] = json!(["PATH=/bin"]);
+    config["WorkingDir"] = json!("/");
+    let image = json!({
+        "architecture": "amd64", "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer)?)]}});
-    std::fs::write(work.join("config.json"), config.to_string())?;
-    let manifest =
-        serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    std::fs::write(work.join("config.json"), image.to_string())?;
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     std::fs::write(work.join("manifest.json"), manifest.to_string())?;
-    let archive = work.with_extension("tar");
-    tar(&archive, &work, &["manifest.json", "config.json", "layer.tar"])?;
-    std::fs::remove_dir_all(&work)?;
+    // Not by `with_extension`: names of images have dots.
+    let mut archive = work.as_os_str().to_owned();
+    archive.push(".tar");
+    let archive = PathBuf::from(archive);
+    tar(&archive, work, &["manifest.json", "config.json", "layer.tar"])?;
+    std::fs::remove_dir_all(work)?;
     Ok(archive)
 }
 
 fn digest(file: &Path) -> Result<String> {
-    let said = run(Command::new("sha256sum").arg(file))?;
+    let said = ended(Command::new("sha256sum").arg(file))?;
     said.split_whitespace().next().map(str::to_owned).context("sha256sum prints a digest")
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let out = command.output().with_context(|| format!("{command:?} cannot be started"))?;
-    ensure!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr).trim());
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

@@ -1,32 +1,41 @@
 //! kubernetes: a real Kubernetes on this machine, in the namespaces of the lab.
 //!
 //! Its components are Kubernetes' own, built as libraries of one release into the program `cluster`
-//! (`tests/kubernetes/cluster`, in Go); etcd is Debian's. The control plane runs in a pod of the lab,
-//! so that nothing listens on the host and two clusters do not meet.
+//! (`tests/kubernetes/cluster`, in Go), CoreDNS and Helm with them; etcd is Debian's. The control plane
+//! runs in a pod of the lab, so that nothing listens on the host and two clusters do not meet.
 //!
 //! ```text
-//!   tgP-net  bridge ─┬─ eth0 10.77.0.1  tgP-1-node-1: etcd, API server, controllers, scheduler,
+//!   tgP-net  bridge ─┬─ eth0 10.77.0.1  tgP-1-node-1: etcd, API server, controllers, scheduler, CoreDNS,
 //!                    │                  and containerd, kubelet, kube-proxy; pods 10.244.1.0/24
 //!                    └─ eth0 10.77.0.2  tgP-2-node-2: containerd, kubelet, kube-proxy; 10.244.2.0/24
 //! ```
 //!
-//! Tests ask it through `kubectl`, like its users: [`Cluster::kubectl`], [`Cluster::apply`].
+//! Tests ask it through `kubectl` and `helm`, like its users: [`Cluster::kubectl`], [`Cluster::apply`].
+//! A test of Tidegate itself takes a [`Ground`], which is such a cluster or one that is given.
 
+mod api;
+pub mod apps;
+pub mod cases;
+pub mod chart;
 mod clear;
 mod control_plane;
+mod dns;
+mod ground;
 pub mod image;
 mod node;
 mod pki;
 mod programs;
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lab::{Lab, Pod, Process, until};
 use serde_json::Value;
 
+pub use crate::api::Api;
+pub use crate::ground::Ground;
 pub use crate::node::Node;
 use crate::pki::Pki;
 
@@ -38,6 +47,7 @@ pub struct Cluster {
     control: Pod,
     lab: Lab,
     pki: Pki,
+    api: Api,
 }
 
 impl Cluster {
@@ -54,19 +64,22 @@ impl Cluster {
         std::fs::create_dir(&folder)?;
         let pki = Pki::make(&folder, control.ip())?;
         let processes = control_plane::start(&control, &folder, &pki)?;
-        let cluster = Self { nodes: Vec::new(), processes, control, lab, pki };
+        let api = Api::new(pki.kubeconfig("admin"), folder.join("helm"), Some(control.clone()));
+        let cluster = Self { nodes: Vec::new(), processes, control, lab, pki, api };
         cluster.wait_for_account()?;
         Ok(cluster)
     }
 
-    /// Starts a control plane and so many nodes, the first of them beside it, and waits until all are
-    /// ready for pods.
+    /// Starts a control plane, CoreDNS and so many nodes, the first of them beside it, and waits until all
+    /// are ready for pods.
     ///
     /// # Errors
     /// As [`Cluster::control_plane`]; also without containerd, runc, Debian's CNI plugins or busybox.
     pub fn with_nodes(count: u8) -> Result<Self> {
         let mut cluster = Self::control_plane()?;
         let folder = cluster.lab.folder().join("kubernetes");
+        cluster.processes.insert(0, dns::start(&cluster.control, &folder, &cluster.pki)?);
+        cluster.apply(&dns::service(&cluster.control))?;
         let mut pods = vec![cluster.control.clone()];
         for number in 2..=count {
             pods.push(cluster.lab.pod(&format!("node-{number}"), "kube-system", "node")?);
@@ -130,12 +143,26 @@ impl Cluster {
         self.pki.kubeconfig("admin")
     }
 
+    /// The API server, asked as the administrator.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// Runs `kubectl` as the administrator and gives what it printed.
     ///
     /// # Errors
     /// When it fails; with what it said.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.control.run(self.ask()?.args(args))
+        self.api.kubectl(args)
+    }
+
+    /// Runs `helm` as the administrator and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails; with what it said.
+    pub fn helm(&self, args: &[&str]) -> Result<String> {
+        self.api.helm(args)
     }
 
     /// An object, or a list of them, as the API server has it now.
@@ -143,8 +170,7 @@ impl Cluster {
     /// # Errors
     /// When there is none; with what `kubectl` said.
     pub fn get(&self, args: &[&str]) -> Result<Value> {
-        let said = self.kubectl(&[&["get", "-o", "json"], args].concat())?;
-        serde_json::from_str(&said).with_context(|| format!("kubectl get {args:?} printed {said:?}"))
+        self.api.get(args)
     }
 
     /// Applies objects, in YAML or JSON, on the server.
@@ -152,22 +178,15 @@ impl Cluster {
     /// # Errors
     /// When one is refused; with what the server said of it.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        use std::io::Write as _;
-        let mut command = self.ask()?;
-        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("{command:?} cannot be started"))?;
-        child.stdin.take().context("its input is ours")?.write_all(manifest.as_bytes())?;
-        let out = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
-        ensure!(out.status.success(), "kubectl apply: {said}\nof\n{manifest}");
-        Ok(said)
+        self.api.apply(manifest)
     }
 
-    fn ask(&self) -> Result<Command> {
-        let mut command = self.control.command(programs::cluster()?);
-        command.arg("kubectl").arg("--kubeconfig").arg(self.kubeconfig());
-        Ok(command)
+    /// Runs `kubectl` as the administrator with this input; how it ended is the caller's to judge.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn tell(&self, args: &[&str], input: &str) -> Result<Output> {
+        self.api.tell(args, input)
     }
 
     /// Ends one component at once, as a crash does; `kube-apiserver` and the like.
@@ -179,5 +198,18 @@ impl Cluster {
         let at = self.processes.iter().position(|p| p.log_path().to_string_lossy().ends_with(&file));
         let at = at.with_context(|| format!("no {component} runs"))?;
         self.processes.remove(at).kill()
+    }
+
+    /// Starts the API server anew after it was killed, and waits until it is ready. What is in etcd is
+    /// still there.
+    ///
+    /// # Errors
+    /// When it does not get ready; with the end of its log.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        let server = control_plane::api_server(&self.control, &self.pki)?;
+        // Before etcd, which is to end last.
+        let at = self.processes.len().saturating_sub(1);
+        self.processes.insert(at, server);
+        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 //! They are started by `nsenter`, which takes the network alone: `ip netns exec` would lay another `/sys`
 //! over the machine's, and kubelet would find no cgroups.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,12 +11,10 @@ use anyhow::{Context, Result};
 use lab::{Pod, Process, until};
 
 use crate::pki::Pki;
-use crate::{clear, image, programs};
+use crate::{clear, dns, image, programs};
 
 /// The network of the pods' addresses.
 pub(crate) const POD_NETWORK: &str = "10.244.0.0/16";
-/// Where the DNS of the cluster would answer.
-const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What containerd keeps Kubernetes' containers under.
 const CONTAINERD_NAMESPACE: &str = "k8s.io";
@@ -64,6 +61,15 @@ impl Node {
     /// When containerd does not take it; with what it said.
     pub fn load(&self, archive: &Path) -> Result<()> {
         self.pod.run(self.ctr(&["images", "import"]).arg(archive)).map(drop)
+    }
+
+    /// Kills the process of a container, by the `containerID` that its status names, as a crash does.
+    ///
+    /// # Errors
+    /// When containerd knows none of that name that runs; with what it said.
+    pub fn kill_container(&self, id: &str) -> Result<()> {
+        let id = id.trim_start_matches("containerd://");
+        self.pod.run(&mut self.ctr(&["tasks", "kill", "--signal", "KILL", id])).map(drop)
     }
 
     /// A name no other lab has, for what is not in its namespace.
@@ -168,7 +174,7 @@ state = "{run}/state"
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": pki.file(&format!("{}-server.pem", self.name)),
             "tlsPrivateKeyFile": pki.file(&format!("{}-server.key", self.name)),
-            "clusterDomain": "cluster.local", "clusterDNS": [DNS],
+            "clusterDomain": "cluster.local", "clusterDNS": [dns::ADDRESS],
             "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", self.unique()), "failCgroupV1": false,
             "failSwapOn": false, "enforceNodeAllocatable": [], "oomScoreAdj": 0,
             "containerRuntimeEndpoint": format!("unix://{}", self.socket().display()),

@@ -1,4 +1,4 @@
-//! programs: where Kubernetes' components are.
+//! programs: where Kubernetes' components and the clients of a cluster are.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -16,4 +16,19 @@ pub(crate) fn cluster() -> Result<&'static str> {
         path.is_file().then(|| path.to_string_lossy().into_owned())
     });
     found.as_deref().context("Kubernetes is not built: tests/run --only kubernetes builds it")
+}
+
+/// A client, `kubectl` or `helm`, and the arguments it begins with: the built one, else the machine's own,
+/// which a cluster that is given does with.
+///
+/// # Errors
+/// When there is neither.
+pub(crate) fn tool(name: &str) -> Result<(String, Vec<String>)> {
+    if let Ok(cluster) = cluster() {
+        return Ok((cluster.to_owned(), vec![name.to_owned()]));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    anyhow::ensure!(found, "{name} is neither on PATH nor built: tests/run --only kubernetes builds it");
+    Ok((name.to_owned(), Vec::new()))
 }

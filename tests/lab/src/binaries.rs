@@ -30,7 +30,10 @@ fn find(name: &str) -> Result<PathBuf> {
 
 /// Puts one of our programs where the sidecar's user may run it; the build folder may be closed to
 /// it. A link costs nothing; another file system takes a copy.
-pub(crate) fn place(name: &str, folder: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not built, or cannot be put there.
+pub fn place(name: &str, folder: &Path) -> Result<PathBuf> {
     let to = folder.join(name);
     if !to.exists() {
         let from = find(name)?;

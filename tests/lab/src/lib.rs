@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-pub use crate::binaries::{app, python};
+pub use crate::binaries::{app, place as program, python};
 pub use crate::controller::Controller;
 pub use crate::network::{CLUSTER_NETWORK, POD_NETWORK};
 pub use crate::pod::{Pod, Shape};

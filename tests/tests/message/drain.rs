@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::mesh::until;
+use crate::mesh::{program, until};
 use crate::receiver::Act;
 use crate::shop::{PREFER, Setup, Shop, is_problem, retry_after};
 
@@ -44,6 +44,71 @@ async fn a_backlog_is_delivered_within_the_grace() {
     shop.start_again().await;
     assert_eq!(shop.metric("tidegate_queue_messages", &[]).await, 0.0);
     assert_eq!(shop.metric("tidegate_queue_dead_letter_messages", &[]).await, 0.0);
+}
+
+/// Runs `tidegate-proxy drain` as the kubelet runs a preStop hook: in the sidecar's environment.
+async fn hook(shop: &Shop) -> std::process::Output {
+    let admin = shop.admin().to_string();
+    let environment = [
+        ("TIDEGATE_ADMIN", admin.as_str()),
+        ("TIDEGATE_ANCHORS", "/nowhere/anchors.pem"),
+        ("TIDEGATE_TOKEN_FILE", "/nowhere/token"),
+        ("TIDEGATE_NAMESPACE", "shop"),
+        ("TIDEGATE_STRICT", "false"),
+    ];
+    let mut command = tokio::process::Command::new(program("tidegate-proxy"));
+    command.arg("drain").envs(environment).output().await.expect("it starts")
+}
+
+#[tokio::test]
+async fn the_prestop_hook_begins_the_drain_and_the_sidecar_goes_on_until_sigterm() {
+    let mut shop = Setup::of(json!({})).script(|_| Act::after(20)).start().await;
+    shop.enqueue("/before", &[]).await;
+    let told = hook(&shop).await;
+    assert!(told.status.success(), "{told:?}");
+    is_draining(&shop).await;
+    let refused = shop.post("/late", &[PREFER], "").await;
+    is_problem("asynchronous", &refused, 503, &["problems/draining"]);
+    // With its queue empty and nobody connected it would have ended, had this been the word to stop.
+    let empty = || shop.metric("tidegate_queue_messages", &[]);
+    until("everything delivered", empty, |waiting| *waiting == 0.0).await;
+    for number in 0..10 {
+        let synchronous = shop.send(&format!("GET /synchronous/{number}"), &[], "").await;
+        let answered = (synchronous.status, synchronous.header("connection"));
+        assert_eq!(answered, (200, None), "the application beside still works: {synchronous:?}");
+    }
+    assert!(hook(&shop).await.status.success(), "told twice is told once");
+    let sidecar = shop.mesh.sidecars.get_mut("web").unwrap();
+    assert!(sidecar.is_running());
+    sidecar.signal("-TERM");
+    assert!(sidecar.ended().await.success());
+    assert!(shop.orders().paths().contains(&"/before".to_owned()));
+}
+
+#[tokio::test]
+async fn the_grace_runs_from_the_hook_and_leaves_a_last_moment() {
+    let mut shop = Setup::of(json!({})).flags(&["--drain-grace", "2s"]).script(|_| Act::held()).start().await;
+    shop.enqueue("/held", &[]).await;
+    shop.orders().has(1).await;
+    assert!(hook(&shop).await.status.success());
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let began = std::time::Instant::now();
+    let sidecar = shop.mesh.sidecars.get_mut("web").unwrap();
+    sidecar.signal("-TERM");
+    sidecar.ended().await;
+    let took = began.elapsed().as_secs_f64();
+    assert!((0.8..1.9).contains(&took), "the grace is used up, and a second is left: {took} s");
+}
+
+#[tokio::test]
+async fn a_hook_that_finds_no_sidecar_says_so() {
+    let shop = Setup::of(json!({})).start().await;
+    let admin = shop.admin();
+    drop(shop);
+    let mut command = tokio::process::Command::new(program("tidegate-proxy"));
+    let told = command.arg("drain").arg("--admin").arg(admin.to_string()).output().await.unwrap();
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(!told.status.success() && said.contains("is it running?"), "{said}");
 }
 
 /// A second of grace for a backlog of three, and one that is held.

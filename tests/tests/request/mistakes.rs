@@ -182,7 +182,10 @@ async fn redirect_without_rights_says_what_it_needs() {
 #[tokio::test]
 async fn a_controller_that_cannot_begin_says_why() {
     let (dir, net) = (TempDir::new().unwrap(), Net::claim());
-    fails("tidegate-controller", &[], &["--manifests <DIR>", "--state <DIR>"]).await;
+    fails("tidegate-controller", &[], &["--manifests <DIR>", "--kubernetes"]).await;
+    fails("tidegate-controller", &strings(&["--manifests", "."]), &["--state <DIR>"]).await;
+    let both = strings(&["--kubernetes", "--manifests", "."]);
+    fails("tidegate-controller", &both, &["--manifests", "cannot be used with", "--kubernetes"]).await;
     let path = |name: &str| dir.path().join(name).display().to_string();
     let flags = |more: &[&str]| {
         let (manifests, state) = (path("nowhere"), path("state"));

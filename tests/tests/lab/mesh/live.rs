@@ -74,7 +74,7 @@ spec: { selector: { matchLabels: { app: echo-v1 } }, defualt: Deny }
     expect_problem(&town, "strict", 1, "AccessPolicy shop/strict", Some("spec.defualt"))?;
     expect_server(&town.client, &["http://echo/"], "echo-v1")?;
     let metrics = town.world.controller.metrics()?;
-    ensure!(metrics.contains("tidegate_controller_manifest_problems 3"), "{metrics}");
+    ensure!(metrics.contains("tidegate_controller_problems 3"), "{metrics}");
 
     // A file that becomes wrong leaves what it said last in force, for those who come later too.
     let wrong = route("HTTPRoute", "shop", "whole", "name: echo", "  - matches: all");

@@ -33,7 +33,7 @@ fn a_sidecar_told_to_stop_delivers_its_backlog_first_while_synchronous_calls_go_
     let asks = asks.into_iter().collect::<Result<Vec<_>>>()?;
     resume(&post)?;
 
-    // As a preStop hook does.
+    // As an operator does; SIGTERM is the same.
     let (began, backlog) = (Instant::now(), post.depth()?);
     ensure!(backlog > f64::from(SPEED * 3), "only {backlog} wait: nothing to drain");
     let mut hook = post.web.command("curl");

@@ -1,0 +1,153 @@
+//! outage: traffic goes on while parts of the cluster are away.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kubernetes::chart;
+use lab::until;
+use serde_json::json;
+
+use crate::objects::{self, with_spec};
+use crate::queue;
+use crate::rollout::{self, Following, wait};
+use crate::town::{PATIENCE, SHOP, Town};
+
+const LEASE: [&str; 4] = ["lease", "tidegate-controller", "-n", chart::NAMESPACE];
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// Ends the client that asks all the while, and looks at what became of its requests.
+fn none_failed(town: &Town, client: Following, least: u64) -> Result<()> {
+    town.api().kubectl(&["rollout", "restart", "deployment/caller", "-n", SHOP])?;
+    let sum = client.figures()?.check(least)?;
+    println!("{sum} requests, none failed");
+    town.rolled_out(SHOP, "caller")
+}
+
+pub(crate) fn traffic_goes_on_while_the_api_server_is_away(town: &mut Town) -> Result<()> {
+    rollout::open(town)?;
+    away(town, AWAY)
+}
+
+/// As long as the issue says.
+pub(crate) fn traffic_goes_on_while_the_api_server_is_away_for_a_minute(town: &mut Town) -> Result<()> {
+    rollout::open(town)?;
+    away(town, Duration::from_secs(60))
+}
+
+fn away(town: &mut Town, time: Duration) -> Result<()> {
+    let controller = controllers(town)?;
+    let cluster = town.ground.cluster_mut().context("only a cluster of our own is stopped")?;
+    cluster.kill("kube-apiserver")?;
+    wait(time);
+    cluster.start_api_server()?;
+    // The client's log cannot be followed without an API server; its pod says at its end what came of all.
+    let client = Following::start(town)?;
+    none_failed(town, client, 100)?;
+    // A change is in force again.
+    let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}], "rules": [{"filters": [
+        {"type": "RequestRedirect", "requestRedirect": {"statusCode": 302, "hostname": "elsewhere"}}]}]});
+    town.apply(&[with_spec("gateway.networking.k8s.io/v1", "HTTPRoute", (SHOP, "moved"), spec)])?;
+    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.status == 302)?;
+    town.api().kubectl(&["delete", "httproute", "moved", "-n", SHOP])?;
+    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.is_of("orders"))?;
+    ensure!(controllers(town)? == controller, "the controller was replaced or restarted meanwhile");
+    Ok(())
+}
+
+/// The names of the controller's pods, and how often each was restarted.
+fn controllers(town: &Town) -> Result<Vec<(String, u64)>> {
+    let list = town.api().get(&[
+        "pods",
+        "-n",
+        chart::NAMESPACE,
+        "-l",
+        "app.kubernetes.io/name=tidegate-controller",
+    ])?;
+    let all = list["items"].as_array().into_iter().flatten();
+    let live = all.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(live
+        .map(|pod| {
+            let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or(0);
+            (pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(), restarts)
+        })
+        .collect())
+}
+
+pub(crate) fn another_replica_takes_over_when_the_one_that_writes_is_killed(town: &mut Town) -> Result<()> {
+    rollout::open(town)?;
+    let client = Following::start(town)?;
+    town.helm("upgrade", &["--set", "controller.replicas=2"])?;
+    let holder = || -> Result<String> {
+        let lease = town.api().get(&LEASE)?;
+        Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+    };
+    let first = until("somebody to hold the Lease", PATIENCE, || {
+        let name = holder()?;
+        Ok(controllers(town)?.iter().any(|(pod, _)| *pod == name).then_some(name))
+    })?;
+    town.api().kubectl(&["delete", "pod", &first, "-n", chart::NAMESPACE, "--force", "--grace-period=0"])?;
+    let second = until("another to hold the Lease", PATIENCE, || {
+        let name = holder()?;
+        Ok((name != first && !name.is_empty()).then_some(name))
+    })?;
+    println!("the Lease went from {first} to {second}");
+    // Proxies hear of changes again, from whomever.
+    for namespace in [SHOP] {
+        for app in ["web", "orders"] {
+            let pod = town.pod(namespace, app)?;
+            until(&format!("{pod} to be connected"), PATIENCE, || {
+                let connected =
+                    town.counted(namespace, &pod, "tidegate_sidecar_controller_connected", &[])?;
+                Ok((connected == 1.0).then_some(()))
+            })?;
+        }
+    }
+    town.scale(SHOP, "orders", 2)?;
+    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.is_of("orders"))?;
+    town.scale(SHOP, "orders", 1)?;
+    town.helm("upgrade", &["--set", "controller.replicas=1"])?;
+    none_failed(town, client, 100)
+}
+
+pub(crate) fn traffic_goes_to_others_when_a_node_is_cut_off(town: &mut Town) -> Result<()> {
+    let mut spread = objects::deployment(SHOP, "spread", &objects::nginx());
+    spread["spec"]["replicas"] = json!(2);
+    spread["spec"]["template"]["spec"]["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "spread"}}}]);
+    // The first node has the control plane; the client must be beside it.
+    let mut near = objects::deployment(SHOP, "near", &objects::client());
+    near["spec"]["template"]["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": "node-1"});
+    town.apply(&[spread, objects::service(SHOP, "spread", "spread"), near])?;
+    town.rolled_out(SHOP, "spread")?;
+    town.rolled_out(SHOP, "near")?;
+    let client = (SHOP, "deploy/near");
+    town.expect(client, &["http://spread/"], |reply| reply.is_of("spread"))?;
+    let pods = town.pods(SHOP, "spread")?;
+    let here = pods.iter().find(|pod| pod["spec"]["nodeName"] == "node-1").context("one is on node-1")?;
+    let here = here["metadata"]["name"].as_str().context("a pod has a name")?.to_owned();
+    let far = |town: &Town| -> Result<lab::Pod> {
+        let cluster = town.ground.cluster().context("only a node of our own is cut off")?;
+        Ok(cluster.nodes().get(1).context("there are two nodes")?.pod().clone())
+    };
+    far(town)?.link_down()?;
+    let result = town
+        .expect(client, &["http://spread/"], |reply| reply.status == 200 && reply.header("x-server") == here);
+    far(town)?.link_up()?;
+    result?;
+    until("the node to be ready again", PATIENCE, || {
+        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        Ok((town.api().kubectl(&["get", "node", "node-2", "-o", ready])? == "True").then_some(()))
+    })?;
+    town.api()
+        .kubectl(&["delete", "deployment/spread", "deployment/near", "service/spread", "-n", SHOP])
+        .map(drop)
+}
+
+/// A sidecar's death breaks what is on its way, and nothing more.
+pub(crate) fn a_killed_sidecar_is_back_and_carries_traffic_again(town: &mut Town) -> Result<()> {
+    let name = town.pod(SHOP, "web")?;
+    queue::kill(town, &name)?;
+    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.is_of("orders"))
+}
