@@ -211,9 +211,13 @@ impl Raw {
 pub(super) struct Page {
     #[serde(default)]
     metadata: PageMeta,
-    /// Its objects.
-    #[serde(default)]
+    /// Its objects; an API server writes null for a list without any CRD.
+    #[serde(default, deserialize_with = "or_none")]
     pub(super) items: Vec<Raw>,
+}
+
+fn or_none<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Vec<Raw>, D::Error> {
+    Ok(Option::deserialize(reader)?.unwrap_or_default())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -233,5 +237,17 @@ impl Page {
     /// The version of the cluster that it shows.
     pub(super) fn resource_version(&self) -> &str {
         &self.metadata.resource_version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_whose_items_are_null_is_empty() {
+        let page: Page =
+            serde_json::from_str(r#"{"metadata": {"resourceVersion": "7"}, "items": null}"#).unwrap();
+        assert!(page.items.is_empty() && page.more().is_none());
     }
 }

@@ -42,7 +42,10 @@ fn reader_accepts(document: &str) -> bool {
 
 /// The names of those the server would create, and what it says of others; in one run, which goes on past
 /// what is refused.
-pub(crate) fn server_accepts(cluster: &Cluster, cases: &[(String, Case)]) -> Result<(BTreeSet<String>, String)> {
+pub(crate) fn server_accepts(
+    cluster: &Cluster,
+    cases: &[(String, Case)],
+) -> Result<(BTreeSet<String>, String)> {
     let documents: Vec<String> = cases.iter().map(|(name, case)| case.document(name)).collect();
     let args = ["create", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-"];
     let out = cluster.tell(&args, &documents.join("---\n"))?;
@@ -154,7 +157,9 @@ pub(crate) fn what_has_one_default_shows_it(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn what_is_not_known_is_refused_and_pruned_where_nobody_is_strict(world: &mut World) -> Result<()> {
+pub(crate) fn what_is_not_known_is_refused_and_pruned_where_nobody_is_strict(
+    world: &mut World,
+) -> Result<()> {
     let cluster = known(world)?;
     let slip = Case { kind: "AsyncPolicy", spec: "{moed: Always}".to_owned(), verdict: Verdict::Refused };
     let slip = slip.document("slip");
@@ -175,7 +180,9 @@ pub(crate) fn what_is_not_known_is_refused_and_pruned_where_nobody_is_strict(wor
     Ok(())
 }
 
-pub(crate) fn a_status_is_taken_as_it_is_made_waited_for_and_shown_in_columns(world: &mut World) -> Result<()> {
+pub(crate) fn a_status_is_taken_as_it_is_made_waited_for_and_shown_in_columns(
+    world: &mut World,
+) -> Result<()> {
     let cluster = known(world)?;
     let object = cluster.get(&["backendpol", "orders", "-n", "shop"])?;
     let generation = object["metadata"]["generation"].as_i64().context("an object has a generation")?;

@@ -80,7 +80,13 @@ pub(crate) fn of_an_injected_pod_only_the_writing_of_the_rules_is_more_than_rest
     world.shop()?;
     let cluster = &world.cluster;
     let warn = "pod-security.kubernetes.io/warn";
-    cluster.kubectl(&["label", "namespace", "shop", &format!("{warn}=restricted"), &format!("{warn}-version=latest")])?;
+    cluster.kubectl(&[
+        "label",
+        "namespace",
+        "shop",
+        &format!("{warn}=restricted"),
+        &format!("{warn}-version=latest"),
+    ])?;
     let said = cluster.apply(&tidegate_inject(world, &kinds())?)?;
     ensure!(said.contains("would violate PodSecurity \"restricted:latest\""), "nothing is said: {said}");
     ensure!(said.contains("container \"tidegate-redirect\""), "{said}");

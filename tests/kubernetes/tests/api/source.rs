@@ -126,9 +126,8 @@ pub(crate) fn while_the_api_server_is_away_and_a_permission_is_taken_what_was_go
     world.shop()?;
     world.cluster.apply(&access("Deny"))?;
     let controller = Controller::start(world, "away-1")?;
-    controller.until("the policy, and the Lease", |status| {
-        count(status, "AccessPolicy") == 1 && leads(status)
-    })?;
+    controller
+        .until("the policy, and the Lease", |status| count(status, "AccessPolicy") == 1 && leads(status))?;
 
     world.cluster.kubectl(&["delete", "clusterrolebinding", "tidegate-controller"])?;
     world.cluster.kill("kube-apiserver")?;

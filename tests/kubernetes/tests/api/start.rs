@@ -26,7 +26,8 @@ pub(crate) fn what_keeps_a_controller_from_starting_is_told_with_its_object_and_
     let broken = world.file("broken", "clusters: 7")?;
     let said = end(world, "start-2", &broken)?;
     ensure!(said.contains("mesh-start-broken") && said.contains("KUBECONFIG"), "{said}");
-    let stranger = world.file("stranger", &std::fs::read_to_string(&good)?.replace("token: ey", "token: no"))?;
+    let stranger =
+        world.file("stranger", &std::fs::read_to_string(&good)?.replace("token: ey", "token: no"))?;
     let said = end(world, "start-3", &stranger)?;
     ensure!(said.contains("Secret mesh-start/tidegate-issuer") && said.contains("does not know"), "{said}");
 

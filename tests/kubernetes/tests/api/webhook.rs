@@ -34,9 +34,8 @@ fn lead(world: &World, controller: &Pod) -> Result<()> {
     let address = service["spec"]["clusterIP"].as_str().context("it has an address")?;
     let rule = format!("ip daddr {address} tcp dport 443 dnat to {}:8443", controller.ip());
     let control = world.cluster.control();
-    let table = format!(
-        "table ip webhook {{ chain output {{ type nat hook output priority -100; {rule}; }} }}"
-    );
+    let table =
+        format!("table ip webhook {{ chain output {{ type nat hook output priority -100; {rule}; }} }}");
     control.run(control.command("nft").arg(table)).map(drop)
 }
 

@@ -110,12 +110,7 @@ impl World {
     }
 
     /// As [`World::controller`], with other access and more arguments.
-    pub(crate) fn controller_with(
-        &self,
-        name: &str,
-        access: &Path,
-        args: &[&str],
-    ) -> Result<(Pod, Process)> {
+    pub(crate) fn controller_with(&self, name: &str, access: &Path, args: &[&str]) -> Result<(Pod, Process)> {
         let pod = self.cluster.lab().pod(name, self.namespace, "tidegate-controller")?;
         let mut command = pod.binary("tidegate-controller", None)?;
         command.env("KUBECONFIG", access);
