@@ -58,16 +58,19 @@ where
     timeout(limits::SERVER_IDLE, watched).await.map_err(|_| FirstWordError::Silent)?
 }
 
-/// The same for a client that has been found silent already: the server is dialled at once.
-pub(crate) async fn first_word_of_silent<D, F, E>(
+/// The same for a client that had time to speak already: after `waited`, half of the silence or more, the
+/// server is dialled at once. A timer for the rest would take longer: its ticks are whole milliseconds.
+pub(crate) async fn first_word_after<D, F, E>(
     client: &mut Io,
+    waited: Duration,
     dial: D,
 ) -> Result<FirstWord, FirstWordError>
 where
     D: FnOnce() -> F,
     F: Future<Output = Result<Io, E>>,
 {
-    let watched = watch(client, dial, Duration::ZERO);
+    let is_silent = waited >= limits::DETECT_SILENCE / 2;
+    let watched = watch(client, dial, if is_silent { Duration::ZERO } else { limits::DETECT_SILENCE });
     timeout(limits::SERVER_IDLE, watched).await.map_err(|_| FirstWordError::Silent)?
 }
 
@@ -77,7 +80,7 @@ where
     F: Future<Output = Result<Io, E>>,
 {
     let mut heard = BytesMut::with_capacity(1024);
-    // No timer for no time: the runtime's ticks are whole milliseconds, and rounded up.
+    // No timer for no time: it would be rounded up to the next tick.
     if !silence.is_zero() {
         match timeout(silence, client.read_buf(&mut heard)).await {
             Ok(read) => return decide(client, read, heard, None).await,

@@ -31,7 +31,7 @@ use transport::tls::Tls;
 
 use crate::authorize::{Defaults, Peer, authorize, is_probe};
 use crate::carry::{Carrier, Held};
-use crate::first_word::{FirstWord, first_word, first_word_of_silent};
+use crate::first_word::{FirstWord, first_word, first_word_after};
 use crate::messages::{self, Asker, Messages};
 use crate::observe::SharedObserver;
 use crate::refused::Refused;
@@ -148,7 +148,7 @@ impl Inbound {
             return self.bytes(io, &caller, None).await;
         }
         // The other sidecar has waited for its client already.
-        match first_word_of_silent(&mut io, || dial(caller.application)).await {
+        match first_word_after(&mut io, limits::DETECT_SILENCE, || dial(caller.application)).await {
             Ok(word) => self.heard(io, word, caller).await,
             Err(error) => Err((Some(io), Refused::FirstWord(error))),
         }

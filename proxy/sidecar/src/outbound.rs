@@ -9,6 +9,7 @@ mod passing;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -31,7 +32,7 @@ use crate::admit::{Admit, Going, Proxy};
 use crate::authority::{self, External, Meant};
 use crate::carry::{Carrier, Held};
 use crate::discovery::{Cell, Discovery, Reached, Unreachable};
-use crate::first_word::{FirstWord, FirstWordError, first_word};
+use crate::first_word::{FirstWord, FirstWordError, first_word, first_word_after};
 use crate::messages::{self, Messages};
 use crate::observe::SharedObserver;
 
@@ -88,6 +89,7 @@ impl Outbound {
 
     async fn redirected(self: Arc<Self>, mut io: Io, address: SocketAddr) {
         let key = DestinationKey::Address(address);
+        let since = Instant::now();
         let cell = match self.find(&key).await {
             Ok(cell) => cell,
             Err(unreachable) => return self.refuse(io, &unreachable).await,
@@ -110,7 +112,8 @@ impl Outbound {
                     *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
                     Ok::<_, Failure>(io)
                 };
-                let word = first_word(&mut io, dial).await;
+                // While the controller was asked, the client could speak.
+                let word = first_word_after(&mut io, since.elapsed(), dial).await;
                 let held = stream.into_inner().unwrap_or_else(PoisonError::into_inner);
                 return self.heard(io, cell, address, word, held).await;
             }

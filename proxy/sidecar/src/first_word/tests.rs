@@ -94,3 +94,20 @@ async fn bytes_that_no_protocol_begins_with_keep_the_connection_already_dialled(
     let (word, ()) = tokio::join!(first_word(&mut client, dial), later);
     assert!(matches!(word.unwrap(), FirstWord::Client(Detected::Opaque, Some(_))));
 }
+
+#[tokio::test]
+async fn a_client_that_was_silent_while_its_destination_was_asked_for_is_not_waited_for_again() {
+    tokio::time::pause();
+    let (mut client, _application) = pair().await;
+    let (server, mut far_server) = pair().await;
+    far_server.write_all(b"220 ready\r\n").await.unwrap();
+    let began = tokio::time::Instant::now();
+    let dialled_after = std::cell::Cell::new(None);
+    let dial = || {
+        dialled_after.set(Some(began.elapsed()));
+        async { io::Result::Ok(server) }
+    };
+    let word = first_word_after(&mut client, limits::DETECT_SILENCE / 2, dial).await.unwrap();
+    assert!(matches!(word, FirstWord::Server(_)));
+    assert_eq!(dialled_after.get(), Some(Duration::ZERO));
+}
