@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,6 +16,7 @@ use hyper_util::server::conn::auto;
 use policy::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +35,10 @@ const REVIEWS_MAX: usize = 16;
 const ANSWER_MAX: Duration = Duration::from_secs(9);
 /// How long a connection is used: the API server opens another then, which sees a renewed certificate.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
+/// How long an HTTP/1.1 connection may wait for a request. An API server drops what it has not used for 90
+/// s (`IdleConnTimeout` of Go's transport as client-go sets it up); it must be the one that does: a POST that
+/// it sends just when we close is not sent again, and a pod is not made.
+const IDLE_MAX: Duration = Duration::from_secs(120);
 
 /// Takes connections until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, acceptor: Acceptor, webhook: Arc<Webhook>) {
@@ -89,12 +94,20 @@ impl Door {
             }
             Err(_) => return tracing::debug!(%address, "TLS handshake with the webhook took too long"),
         };
-        let service = service_fn(move |request| {
+        let began = Instant::now();
+        let service = service_fn(move |request: Request<Incoming>| {
             let door = self.clone();
-            async move { Ok::<_, Infallible>(door.answer(request).await) }
+            async move {
+                let is_http1 = request.version() < Version::HTTP_2;
+                let mut response = door.answer(request).await;
+                if is_http1 && began.elapsed() >= CONNECTION_LIFETIME {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEADER_TIMEOUT);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -102,7 +115,8 @@ impl Door {
             .max_pending_accept_reset_streams(limits::RESET_STREAMS_MAX)
             .keep_alive_interval(limits::CONTROL_KEEPALIVE);
         let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let ended = match tokio::time::timeout(CONNECTION_LIFETIME, served.as_mut()).await {
+        // An HTTP/1.1 connection was told to close with a response, or was idle for too long, by then.
+        let ended = match tokio::time::timeout(CONNECTION_LIFETIME + IDLE_MAX, served.as_mut()).await {
             Ok(ended) => ended,
             Err(_) => {
                 served.as_mut().graceful_shutdown();
@@ -164,6 +178,6 @@ fn text(status: StatusCode, body: &str) -> Answer {
 fn typed(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

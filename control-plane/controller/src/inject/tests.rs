@@ -258,3 +258,29 @@ async fn http_2_is_spoken_too() {
     let (status, _) = asking.send(request.body(Full::from(question)).unwrap()).await;
     assert_eq!(status, StatusCode::OK);
 }
+
+/// The API server's POST is not sent again when it meets a connection that is just being closed.
+#[tokio::test]
+async fn an_idle_connection_is_left_for_the_api_server_to_close_and_an_old_one_ends_with_an_answer() {
+    let asking = Asking::new().await;
+    let tcp = TcpStream::connect(asking.address).await.unwrap();
+    let io = TokioIo::new(asking.trust.connect("localhost".try_into().unwrap(), tcp).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let question = question("shop", &pod(&json!({}))).to_string();
+    // Go's transport keeps what it used within the last 90 s.
+    for round in 0..=7 {
+        sender.ready().await.unwrap();
+        let request = Request::post("/inject").header("host", "localhost");
+        let response =
+            sender.send_request(request.body(Full::<Bytes>::from(question.clone())).unwrap()).await;
+        let response = response.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(response.status(), StatusCode::OK, "round {round}");
+        let is_last = response.headers().get("connection").is_some_and(|value| value == "close");
+        assert_eq!(is_last, round == 7, "round {round}");
+        response.into_body().collect().await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(89)).await;
+        tokio::time::resume();
+    }
+}
