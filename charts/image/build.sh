@@ -10,7 +10,7 @@ usage: charts/image/build.sh [--bin FOLDER] [--archive FILE] [NAME[:TAG]]
 
   NAME[:TAG]       what the image is called; default tidegate.dev/tidegate:VERSION
   --bin FOLDER     where tidegate-proxy, tidegate-controller and tidegate are; default target/release
-  --archive FILE   also writes the image to a file, as `docker save` does
+  --archive FILE   writes the image to a file as `docker save` does, and keeps it nowhere else
 
 It needs buildah, nft and ldd (Debian: buildah nftables libc-bin).
 HELP
@@ -41,6 +41,9 @@ trap finish EXIT
 "$repository/charts/image/root.sh" "$bin" "$work/root"
 # vfs copies where an overlay would need rights that a build has not everywhere.
 export STORAGE_DRIVER="${STORAGE_DRIVER:-vfs}" BUILDAH_ISOLATION="${BUILDAH_ISOLATION:-chroot}"
+storage=()
+[ -z "$archive" ] || storage=(--root "$work/storage" --runroot "$work/run")
+buildah() { command buildah "${storage[@]}" "$@"; }
 container="$(buildah from scratch)"
 buildah copy --quiet --chown 0:0 "$container" "$work/root" / >/dev/null
 # As the Dockerfile has it; a test compares the two.

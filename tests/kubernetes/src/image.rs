@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::api::ended;
+use crate::chart::repository;
 
 /// What every pod's first container runs: it sleeps. Pods of tests may run it too, it has a shell.
 pub const PAUSE: &str = "tidegate.test/busybox:1";
@@ -20,22 +21,23 @@ pub(crate) fn pause(folder: &Path) -> Result<PathBuf> {
     make(folder, PAUSE, &[(busybox, "bin/busybox")], &["/bin/busybox", "sleep", "2147483647"])
 }
 
-/// Makes the archive of [`TIDEGATE`]: the same root file system as the image that is shipped, since the
-/// same script lays it out, and the same user.
+/// Makes the archive of [`TIDEGATE`] as it is shipped: `charts/image/build.sh` builds it, out of the
+/// programs without what only a debugger reads.
 ///
 /// # Errors
-/// When our programs are not built, or nft or one of its libraries is missing.
+/// When our programs are not built, or buildah, nft or one of its libraries is missing.
 pub fn tidegate(folder: &Path) -> Result<PathBuf> {
     let bin = folder.join("programs");
     std::fs::create_dir_all(&bin)?;
     for name in ["tidegate-proxy", "tidegate-controller", "tidegate"] {
         lab::program(name, &bin)?;
+        ended(Command::new("strip").arg(bin.join(name)))?;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/image/root.sh");
-    let work = folder.join("tidegate");
-    std::fs::create_dir(&work)?;
-    ended(Command::new(script).arg(&bin).arg(work.join("root")))?;
-    pack(&work, TIDEGATE, &json!({"Cmd": ["tidegate", "--help"], "User": "2102:2102"}))
+    let script = repository("charts/image/build.sh");
+    let archive = folder.join("tidegate.tar");
+    ended(Command::new(script).arg("--bin").arg(&bin).arg("--archive").arg(&archive).arg(TIDEGATE))?;
+    std::fs::remove_dir_all(&bin)?;
+    Ok(archive)
 }
 
 /// Makes an archive of one layer: these files at these places, `/tmp` that all may write, and busybox's
