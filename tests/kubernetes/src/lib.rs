@@ -85,18 +85,34 @@ impl Cluster {
             pods.push(cluster.lab.pod(&format!("node-{number}"), "kube-system", "node")?);
         }
         for (number, pod) in (1..).zip(&pods) {
-            let others = (1..).zip(&pods).filter(|(other, _)| *other != number);
-            let routes = others.map(|(other, pod): (u8, &Pod)| {
-                format!("ip route replace 10.244.{other}.0/24 via {}", pod.ip())
-            });
-            let script: Vec<String> =
-                std::iter::once("sysctl -q -w net.ipv4.ip_forward=1".to_owned()).chain(routes).collect();
-            pod.run(pod.command("sh").args(["-ec", &script.join("\n")]))?;
+            pod.run(pod.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"]))?;
+            lead_to_others(pod, &pods)?;
             cluster.pki.node(&format!("node-{number}"), pod.ip())?;
             cluster.nodes.push(Node::start(number, pod.clone(), &folder, &cluster.pki)?);
         }
         cluster.wait_for_nodes()?;
         Ok(cluster)
+    }
+
+    /// Pulls the cable of the node with this place in [`Cluster::nodes`].
+    ///
+    /// # Errors
+    /// When there is none, or the kernel refuses.
+    pub fn cut_off(&self, node: usize) -> Result<()> {
+        self.nodes.get(node).context("there are not so many nodes")?.pod().link_down()
+    }
+
+    /// Plugs it in again, and waits until all nodes are ready. What a kernel forgets with the link, the
+    /// ways to the other nodes' pods, is written anew, as a node's network agent would.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut_off`]; or the node does not get ready.
+    pub fn join_again(&self, node: usize) -> Result<()> {
+        let pod = self.nodes.get(node).context("there are not so many nodes")?.pod();
+        pod.link_up()?;
+        let pods: Vec<Pod> = self.nodes.iter().map(|node| node.pod().clone()).collect();
+        lead_to_others(pod, &pods)?;
+        self.wait_for_nodes()
     }
 
     fn wait_for_nodes(&self) -> Result<()> {
@@ -212,4 +228,13 @@ impl Cluster {
         self.processes.insert(at, server);
         Ok(())
     }
+}
+
+/// The ways from a node to the pods of all others.
+fn lead_to_others(node: &Pod, all: &[Pod]) -> Result<()> {
+    for (number, other) in (1u8..).zip(all).filter(|(_, other)| other.ip() != node.ip()) {
+        let (network, gateway) = (format!("10.244.{number}.0/24"), other.ip().to_string());
+        node.run(node.command("ip").args(["route", "replace", &network, "via", &gateway]))?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod asked;
+mod conformance;
 mod gateway;
 mod harness;
 mod injection;
@@ -37,6 +38,10 @@ const CASES: &[Case] = &[
     case!(access::nothing_of_a_request_between_sidecars_is_readable_on_the_wire),
     case!(long routes::a_canary_gets_its_share_and_the_route_says_what_became_of_it),
     case!(long routes::routes_of_the_mesh_conformance_suite_do_what_its_cases_say),
+    case!(long conformance::mesh_ports_a_route_counts_for_the_port_it_names_or_for_all),
+    case!(long conformance::mesh_frontend_a_route_counts_for_its_service_and_not_for_a_pods_address),
+    case!(long conformance::mesh_traffic_split_paths_go_to_the_services_they_name),
+    case!(long conformance::mesh_grpc_route_weight_calls_go_to_the_backend_that_has_it),
     case!(long routes::mesh_consumer_route_counts_in_its_own_namespace_alone),
     case!(long rollout::no_request_fails_while_servers_and_clients_are_replaced_under_load),
     case!(long trust::an_anchor_that_is_added_reaches_every_pod_and_no_request_fails),

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::objects::{self, with_spec};
 use crate::queue;
 use crate::rollout::{self, Following, wait};
-use crate::town::{PATIENCE, SHOP, Town};
+use crate::routes::ROUTES;
+use crate::town::{EDGE, PATIENCE, SHOP, Town};
 
 const LEASE: [&str; 4] = ["lease", "tidegate-controller", "-n", chart::NAMESPACE];
 /// How long the API server is away.
@@ -45,11 +46,14 @@ fn away(town: &mut Town, time: Duration) -> Result<()> {
     let client = Following::start(town)?;
     none_failed(town, client, 100)?;
     // A change is in force again.
-    let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "orders"}], "rules": [{"filters": [
-        {"type": "RequestRedirect", "requestRedirect": {"statusCode": 302, "hostname": "elsewhere"}}]}]});
-    town.apply(&[with_spec("gateway.networking.k8s.io/v1", "HTTPRoute", (SHOP, "moved"), spec)])?;
-    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.status == 302)?;
-    town.api().kubectl(&["delete", "httproute", "moved", "-n", SHOP])?;
+    let mark = json!({"type": "ResponseHeaderModifier",
+                      "responseHeaderModifier": {"set": [{"name": "X-Marked", "value": "yes"}]}});
+    let rules = json!([{"filters": [mark], "backendRefs": [{"name": "orders", "port": 80}]}]);
+    let parents = json!([{"group": "", "kind": "Service", "name": "orders"}]);
+    let spec = json!({"parentRefs": parents, "rules": rules});
+    town.apply(&[with_spec(ROUTES, "HTTPRoute", (SHOP, "marked"), spec)])?;
+    town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.header("x-marked") == "yes")?;
+    town.api().kubectl(&["delete", "httproute", "marked", "-n", SHOP])?;
     town.expect((SHOP, "deploy/web"), &["http://orders/"], |reply| reply.is_of("orders"))?;
     ensure!(controllers(town)? == controller, "the controller was replaced or restarted meanwhile");
     Ok(())
@@ -78,9 +82,11 @@ pub(crate) fn another_replica_takes_over_when_the_one_that_writes_is_killed(town
     rollout::open(town)?;
     let client = Following::start(town)?;
     town.helm("upgrade", &["--set", "controller.replicas=2"])?;
+    // A holder is called after its pod, and has a part of its own behind it.
     let holder = || -> Result<String> {
         let lease = town.api().get(&LEASE)?;
-        Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+        let name = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        Ok(name.split('_').next().unwrap_or_default().to_owned())
     };
     let first = until("somebody to hold the Lease", PATIENCE, || {
         let name = holder()?;
@@ -127,19 +133,19 @@ pub(crate) fn traffic_goes_to_others_when_a_node_is_cut_off(town: &mut Town) -> 
     let pods = town.pods(SHOP, "spread")?;
     let here = pods.iter().find(|pod| pod["spec"]["nodeName"] == "node-1").context("one is on node-1")?;
     let here = here["metadata"]["name"].as_str().context("a pod has a name")?.to_owned();
-    let far = |town: &Town| -> Result<lab::Pod> {
-        let cluster = town.ground.cluster().context("only a node of our own is cut off")?;
-        Ok(cluster.nodes().get(1).context("there are two nodes")?.pod().clone())
-    };
-    far(town)?.link_down()?;
+    let cluster = town.ground.cluster().context("only a node of our own is cut off")?;
+    cluster.cut_off(1)?;
     let result = town
         .expect(client, &["http://spread/"], |reply| reply.status == 200 && reply.header("x-server") == here);
-    far(town)?.link_up()?;
+    cluster.join_again(1)?;
     result?;
-    until("the node to be ready again", PATIENCE, || {
-        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-        Ok((town.api().kubectl(&["get", "node", "node-2", "-o", ready])? == "True").then_some(()))
+    // What was cut off is reached again, and hears of changes.
+    let web = town.pod(EDGE, "web")?;
+    until(&format!("{web} to be connected"), PATIENCE, || {
+        let connected = town.counted(EDGE, &web, "tidegate_sidecar_controller_connected", &[])?;
+        Ok((connected == 1.0).then_some(()))
     })?;
+    town.expect((EDGE, "deploy/web"), &["http://spread.shop/"], |reply| reply.is_of("spread"))?;
     town.api()
         .kubectl(&["delete", "deployment/spread", "deployment/near", "service/spread", "-n", SHOP])
         .map(drop)

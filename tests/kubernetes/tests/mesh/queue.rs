@@ -30,14 +30,17 @@ fn open(town: &Town) -> Result<()> {
     town.rolled_out(SHOP, "sender")
 }
 
-/// Sends messages from the sender's pod until so many were answered 202; their ids.
-fn send(town: &Town, count: usize, keys: &str) -> Result<BTreeSet<String>> {
-    let count = count.to_string();
+/// Sends messages from the sender's pod until [`COUNT`] were answered 202; their ids. Some bear idempotency
+/// keys, which begin with the case's own name: those of another case would be taken for the same messages.
+fn send(town: &Town, name: &str, keys: &str) -> Result<BTreeSet<String>> {
+    let count = COUNT.to_string();
     let command = [
         "queue",
         "produce",
         "--to",
         "http://inbox/",
+        "--name",
+        name,
         "--keys",
         keys,
         "--loose",
@@ -70,7 +73,15 @@ fn all_arrive(town: &Town, sent: &BTreeSet<String>) -> Result<()> {
         missing = sent.difference(&received(town)?).count();
         Ok((missing == 0).then_some(()))
     });
-    arrived.with_context(|| format!("{missing} of {} did not", sent.len()))
+    arrived.with_context(|| format!("{missing} of {} did not: {}", sent.len(), queue_of(town)))
+}
+
+/// What the sender's sidecar counts of its queue, for a case that failed.
+fn queue_of(town: &Town) -> String {
+    let asked = town.pod(SHOP, "sender").and_then(|pod| town.metrics(SHOP, &pod));
+    let text = asked.unwrap_or_else(|why| format!("tidegate_queue of nobody: {why:#}"));
+    let meant = |line: &&str| line.starts_with("tidegate_queue") && !line.contains("_bucket");
+    text.lines().filter(meant).fold(String::new(), |all, line| all + "\n" + line)
 }
 
 pub(crate) fn requests_taken_in_while_the_receiver_is_away_arrive_when_it_is_back(
@@ -82,7 +93,7 @@ pub(crate) fn requests_taken_in_while_the_receiver_is_away_arrive_when_it_is_bac
         town.ask(SHOP, "deploy/sender", &["-d", "x", "-H", "Prefer: respond-async", "http://inbox/"])?;
     let is_promised = reply.status == 202 && reply.header("location").starts_with("/.tidegate/requests/");
     ensure!(is_promised && reply.header("tidegate-durability") == "local", "{reply:#?}");
-    let sent = send(town, COUNT, "8")?;
+    let sent = send(town, "away", "8")?;
     town.scale(SHOP, "inbox", 1)?;
     all_arrive(town, &sent)
 }
@@ -90,7 +101,7 @@ pub(crate) fn requests_taken_in_while_the_receiver_is_away_arrive_when_it_is_bac
 pub(crate) fn a_sidecar_that_is_killed_with_messages_queued_loses_none(town: &mut Town) -> Result<()> {
     open(town)?;
     town.scale(SHOP, "inbox", 0)?;
-    let sent = send(town, COUNT, "8")?;
+    let sent = send(town, "killed", "8")?;
     let name = town.pod(SHOP, "sender")?;
     kill(town, &name)?;
     until("the sidecar to be restarted and ready", PATIENCE, || {
@@ -123,7 +134,7 @@ pub(crate) fn what_is_queued_when_a_pod_is_deleted_is_delivered_before_it_ends(
 ) -> Result<()> {
     open(town)?;
     town.scale(SHOP, "inbox", 0)?;
-    let sent = send(town, COUNT, "4")?;
+    let sent = send(town, "deleted", "4")?;
     let name = town.pod(SHOP, "sender")?;
     town.scale(SHOP, "inbox", 1)?;
     let before = received(town)?;

@@ -8,13 +8,15 @@ use crate::asked::Reply;
 use crate::objects::{self, with_spec};
 use crate::town::{EDGE, PATIENCE, SHOP, Town};
 
-const API: &str = "gateway.networking.k8s.io/v1";
-const CLIENT: (&str, &str) = (SHOP, "deploy/web");
+/// The version of the Gateway API's routes.
+pub(crate) const ROUTES: &str = "gateway.networking.k8s.io/v1";
+/// Who asks.
+pub(crate) const CLIENT: (&str, &str) = (SHOP, "deploy/web");
 
 /// A route of the Service `echo`.
 fn route(name: &str, rules: &Value) -> Value {
     let parents = json!([{"group": "", "kind": "Service", "name": "echo", "port": 80}]);
-    with_spec(API, "HTTPRoute", (SHOP, name), json!({"parentRefs": parents, "rules": rules}))
+    with_spec(ROUTES, "HTTPRoute", (SHOP, name), json!({"parentRefs": parents, "rules": rules}))
 }
 
 fn to(name: &str) -> Value {
@@ -22,7 +24,7 @@ fn to(name: &str) -> Value {
 }
 
 /// Two versions, a Service for each and one for both.
-fn open(town: &Town) -> Result<()> {
+pub(crate) fn open(town: &Town) -> Result<()> {
     let mut list = Vec::new();
     for name in ["echo-v1", "echo-v2"] {
         let mut deployment = objects::deployment(SHOP, name, &objects::nginx());
@@ -199,7 +201,7 @@ pub(crate) fn mesh_consumer_route_counts_in_its_own_namespace_alone(town: &mut T
                       "rules": [{"filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {
                           "set": [{"name": "X-Consumer", "value": "edge"}]}}],
                           "backendRefs": [{"name": "echo-v1", "namespace": SHOP, "port": 80}]}]});
-    town.apply(&[with_spec(API, "HTTPRoute", (EDGE, "consumer"), spec)])?;
+    town.apply(&[with_spec(ROUTES, "HTTPRoute", (EDGE, "consumer"), spec)])?;
     let grant = json!({"from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": EDGE}],
                        "to": [{"group": "", "kind": "Service"}]});
     town.apply(&[with_spec("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", (SHOP, "edge"), grant)])?;
