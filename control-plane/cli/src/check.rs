@@ -1,16 +1,17 @@
 //! check: is every part there, ready, of one version, and in step with the others.
 
 mod addresses;
-mod before;
+pub(crate) mod before;
 mod certificates;
 mod conditions;
 mod controller;
 mod definitions;
-mod finding;
+pub(crate) mod finding;
 mod held;
 mod mesh;
-mod meshes;
+pub(crate) mod meshes;
 mod proxies;
+pub(crate) mod rights;
 mod stuck;
 mod webhooks;
 mod workloads;

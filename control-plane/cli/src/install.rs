@@ -110,6 +110,14 @@ impl Install {
     }
 }
 
+/// The objects of an installation into a namespace, all else by default.
+///
+/// # Errors
+/// As [`manifest::objects`].
+pub(crate) fn in_namespace(namespace: &str) -> anyhow::Result<Vec<Value>> {
+    objects(&Choices { namespace: namespace.to_owned(), image: None, replicas: 1 })
+}
+
 /// Prints a long text; whoever reads only its beginning, such as `head`, has got what they wanted.
 fn print_all(text: &str) -> anyhow::Result<ExitCode> {
     match std::io::stdout().write_all(text.as_bytes()) {

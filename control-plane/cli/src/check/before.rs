@@ -2,41 +2,20 @@
 
 use std::process::ExitCode;
 
-use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
 
 use super::finding::{Finding, Report};
 use super::mesh::working;
-use super::{controller, definitions, meshes};
+use super::{controller, definitions, meshes, rights};
 use crate::answer::{answered, every};
-use crate::operate::{AT_ONCE, Output};
-use crate::print::count;
+use crate::install;
+use crate::operate::Output;
 
 /// Native sidecars are on by default from here on.
 const MINOR_LEAST: u32 = 29;
-
-/// What an installation makes: group, kind, and whether it lies in the namespace.
-const MADE: [(&str, &str, bool); 13] = [
-    ("", "namespaces", false),
-    ("", "configmaps", true),
-    // Helm keeps its releases in them.
-    ("", "secrets", true),
-    ("", "serviceaccounts", true),
-    ("", "services", true),
-    ("apps", "deployments", true),
-    ("rbac.authorization.k8s.io", "roles", true),
-    ("rbac.authorization.k8s.io", "rolebindings", true),
-    ("rbac.authorization.k8s.io", "clusterroles", false),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", false),
-    ("apiextensions.k8s.io", "customresourcedefinitions", false),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", false),
-];
 
 /// Looks at everything an installation into `namespace` needs.
 ///
@@ -46,7 +25,8 @@ pub(super) async fn check(client: &Client, namespace: &str, output: Output) -> a
     let mut report = Report::new(output);
     let server = working(output, "API server", server(client)).await?;
     report.tell("Cluster", vec![server, meshes::look(client).await, definitions::gateway(client).await]);
-    report.tell("Permissions", working(output, "permissions", permissions(client, namespace)).await);
+    let made = made(namespace)?;
+    report.tell("Permissions", working(output, "permissions", rights::look(client, &made)).await);
     report.tell("What is there", vec![working(output, "installations", present(client)).await]);
     report.end()
 }
@@ -55,7 +35,7 @@ pub(super) async fn check(client: &Client, namespace: &str, output: Output) -> a
 ///
 /// # Errors
 /// When it does not.
-pub(super) async fn server(client: &Client) -> anyhow::Result<Finding> {
+pub(crate) async fn server(client: &Client) -> anyhow::Result<Finding> {
     let version = answered(client.apiserver_version()).await?;
     Ok(of_version(&version.git_version, &version.major, &version.minor))
 }
@@ -74,45 +54,11 @@ fn of_version(version: &str, major: &str, minor: &str) -> Finding {
     }
 }
 
-/// Whether the user may make everything.
-async fn permissions(client: &Client, namespace: &str) -> Vec<Finding> {
-    let asked = MADE.iter().flat_map(|made| ["create", "patch"].map(|verb| (made, verb)));
-    let asked = asked.map(|((group, resource, is_inside), verb)| {
-        let attributes = ResourceAttributes {
-            group: Some((*group).to_owned()),
-            resource: Some((*resource).to_owned()),
-            namespace: is_inside.then(|| namespace.to_owned()),
-            verb: Some(verb.to_owned()),
-            ..Default::default()
-        };
-        may(client, attributes)
-    });
-    let findings: Vec<Finding> =
-        stream::iter(asked).buffered(AT_ONCE).filter_map(|finding| async { finding }).collect().await;
-    if findings.is_empty() {
-        return vec![Finding::ok("you", format!("may make all {}", count(MADE.len(), "kind of object")))];
-    }
-    findings
-}
-
-/// None when the user may.
-async fn may(client: &Client, attributes: ResourceAttributes) -> Option<Finding> {
-    let said = |text: &Option<String>| text.clone().unwrap_or_default();
-    let place = match &attributes.namespace {
-        Some(namespace) => format!("in namespace {namespace}"),
-        None => "in the whole cluster".to_owned(),
-    };
-    let what = format!("{} {} {place}", said(&attributes.verb), said(&attributes.resource));
-    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
-    let review = SelfSubjectAccessReview { spec, ..Default::default() };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    match answered(reviews.create(&PostParams::default(), &review)).await {
-        Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => None,
-        Ok(_) => {
-            Some(Finding::failed("you", format!("may not {what}"), "ask whoever administrates the cluster"))
-        }
-        Err(error) => Some(Finding::unknown(what, error.to_string())),
-    }
+/// All that an installation makes; Helm keeps its releases in Secrets.
+fn made(namespace: &str) -> anyhow::Result<Vec<Value>> {
+    let mut objects = install::in_namespace(namespace)?;
+    objects.push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": namespace}}));
+    Ok(objects)
 }
 
 /// An installation that is there already.
@@ -138,11 +84,8 @@ async fn present(client: &Client) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::finding::Level;
     use super::*;
-    use crate::scripted;
 
     #[test]
     fn a_server_without_native_sidecars_is_refused() {
@@ -153,16 +96,11 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn what_the_user_may_not_is_named_with_its_place() {
-        let client = scripted::client(|path| {
-            assert_eq!(path, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews?");
-            (201, json!({"metadata": {}, "spec": {}, "status": {"allowed": false}}))
-        });
-        let findings = permissions(&client, "tidegate").await;
-        assert_eq!(findings.len(), 2 * MADE.len());
-        let says: Vec<&str> = findings.iter().map(|finding| finding.says.as_str()).collect();
-        assert!(says.contains(&"may not create namespaces in the whole cluster"), "{says:?}");
-        assert!(says.contains(&"may not patch deployments in namespace tidegate"), "{says:?}");
+    #[test]
+    fn rights_are_asked_for_all_that_is_installed_where_it_is_installed() {
+        let made = made("mesh").unwrap();
+        let has = |kind: &str| made.iter().any(|object| object["kind"] == kind);
+        assert!(has("Secret") && has("Deployment") && has("CustomResourceDefinition"), "{made:#?}");
+        assert!(made.iter().all(|object| object["metadata"]["namespace"] != "tidegate"), "{made:#?}");
     }
 }

@@ -6,9 +6,7 @@ use kube::{Api, Client, ResourceExt as _};
 use super::finding::Finding;
 use crate::answer::answered;
 
-/// Our kinds by their plural; each is `PLURAL.tidegate.dev`.
-const KINDS: [&str; 4] = ["accesspolicies", "asyncpolicies", "backendpolicies", "meshtrusts"];
-/// Their group.
+/// The group of our kinds.
 pub(super) const GROUP: &str = "tidegate.dev";
 /// The version that this program knows.
 pub(super) const VERSION: &str = "v1alpha1";
@@ -21,8 +19,8 @@ pub(super) const OURS: &str = env!("CARGO_PKG_VERSION");
 pub(super) async fn ours(client: &Client) -> Vec<Finding> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut findings = Vec::new();
-    for plural in KINDS {
-        let name = format!("{plural}.{GROUP}");
+    for definition in resources::crds() {
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let object = format!("CustomResourceDefinition {name}");
         findings.push(match answered(definitions.get_opt(&name)).await {
             Ok(Some(definition)) => ours_is(object, &definition),

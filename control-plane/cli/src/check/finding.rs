@@ -31,7 +31,7 @@ pub(crate) enum Level {
 /// One object, what is to be said of it, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    pub(super) level: Level,
+    pub(crate) level: Level,
     pub(super) object: String,
     pub(super) says: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +57,12 @@ impl Finding {
         remedy: impl Into<String>,
     ) -> Self {
         Self { level: Level::Failed, remedy: Some(remedy.into()), ..Self::ok(object, says) }
+    }
+
+    /// What it says, in one line.
+    pub(crate) fn sentence(&self) -> String {
+        let remedy = self.remedy.as_ref().map(|remedy| format!(": {remedy}")).unwrap_or_default();
+        format!("{} {}{remedy}", self.object, self.says)
     }
 
     pub(crate) fn unknown(object: impl Into<String>, says: impl Into<String>) -> Self {

@@ -55,7 +55,7 @@ pub(super) fn asked(namespace: &Namespace) -> Option<&'static str> {
 }
 
 /// Looks for their injectors.
-pub(super) async fn look(client: &Client) -> Finding {
+pub(crate) async fn look(client: &Client) -> Finding {
     let object = "other meshes";
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let mut names = Vec::new();

@@ -1,27 +1,13 @@
 //! preflight: what would keep an installation from working, all of it, before anything is changed.
 
-use std::collections::BTreeSet;
-
-use anyhow::Context as _;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
 use kube::Client;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::CONTROLLER;
-use crate::cluster::{Kind, told};
-
-/// Native sidecars are on by default from here on.
-const MINOR_LEAST: u32 = 29;
-/// By what the injectors of other meshes are known.
-const OTHERS: [(&str, &str); 4] = [
-    ("istio-sidecar-injector", "Istio"),
-    ("linkerd-proxy-injector", "Linkerd"),
-    ("kuma-admission", "Kuma"),
-    ("consul-connect-injector", "Consul"),
-];
+use crate::check::finding::{Finding, Level};
+use crate::check::{before, meshes, rights};
+use crate::cluster::Kind;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -32,33 +18,31 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
 }
 
+impl Found {
+    /// What does not work is an obstacle. Another mesh is none: a pod that both would inject is refused by name.
+    pub(super) fn take(&mut self, finding: &Finding) {
+        match finding.level {
+            Level::Ok => {}
+            Level::Warning | Level::Unknown => self.warnings.push(finding.sentence()),
+            Level::Failed => self.obstacles.push(finding.sentence()),
+        }
+    }
+}
+
 /// Looks at a cluster into which these objects are to be put.
 ///
 /// # Errors
 /// When the server does not answer.
 pub(super) async fn look(client: &Client, namespace: &str, objects: &[Value]) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let version = client.apiserver_version().await.map_err(told)?;
-    found.obstacles.extend(too_old(&version.major, &version.minor));
-    found.obstacles.extend(missing_rights(client, objects).await?);
+    let server = before::server(client).await?;
+    let all = rights::look(client, objects).await.into_iter().chain([server, meshes::look(client).await]);
+    all.for_each(|finding| found.take(&finding));
     let kind = Kind::new("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", None);
     if let Some(binding) = kind.get(client, CONTROLLER).await? {
         found.obstacles.extend(somebody_elses(&binding, namespace));
     }
-    let kind = Kind::new("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", None);
-    let names = kind.list(client, "").await?.into_iter().filter_map(|webhook| webhook.metadata.name);
-    found.warnings.extend(other_meshes(&names.collect::<Vec<_>>()));
     Ok(found)
-}
-
-/// Some servers say `29+`.
-pub(super) fn too_old(major: &str, minor: &str) -> Option<String> {
-    let number: u32 = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
-    (major == "1" && number < MINOR_LEAST).then(|| {
-        format!(
-            "the server is Kubernetes {major}.{minor}, sidecars need 1.{MINOR_LEAST}: upgrade the cluster"
-        )
-    })
 }
 
 /// An installation that is not to be changed by hand: Helm's, or one in another namespace.
@@ -78,52 +62,4 @@ pub(super) fn somebody_elses(binding: &DynamicObject, namespace: &str) -> Option
             "Tidegate is installed in namespace {at}, and a cluster has one: name it with --namespace {at}"
         )
     })
-}
-
-/// Another mesh is no obstacle: a pod that both would inject is refused by name.
-pub(super) fn other_meshes(webhooks: &[String]) -> Vec<String> {
-    let of = |(name, mesh): &(&str, &str)| {
-        webhooks.iter().any(|webhook| webhook.starts_with(name)).then(|| {
-            format!(
-                "{mesh} injects pods here too: a pod can have one sidecar, so a namespace one mesh's label"
-            )
-        })
-    };
-    OTHERS.iter().filter_map(of).collect()
-}
-
-async fn missing_rights(client: &Client, objects: &[Value]) -> anyhow::Result<Vec<String>> {
-    let mut asked = BTreeSet::new();
-    let mut missing = Vec::new();
-    for kind in objects.iter().map(Kind::of) {
-        for verb in ["create", "patch"] {
-            let what = (kind.resource.group.clone(), kind.resource.plural.clone(), kind.namespace.clone());
-            if asked.insert((verb, what)) && !may(client, &kind, verb).await? {
-                let place = kind.namespace.as_ref().map_or_else(
-                    || "in the whole cluster".to_owned(),
-                    |namespace| format!("in namespace {namespace}"),
-                );
-                missing.push(format!(
-                    "you may not {verb} {} {place}: ask whoever administrates the cluster",
-                    kind.resource.plural
-                ));
-            }
-        }
-    }
-    Ok(missing)
-}
-
-/// Whether the user may do this to the objects of a kind.
-async fn may(client: &Client, kind: &Kind, verb: &str) -> anyhow::Result<bool> {
-    let attributes = ResourceAttributes {
-        group: Some(kind.resource.group.clone()),
-        namespace: kind.namespace.clone(),
-        resource: Some(kind.resource.plural.clone()),
-        verb: Some(verb.to_owned()),
-        ..Default::default()
-    };
-    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
-    let review = SelfSubjectAccessReview { spec, ..Default::default() };
-    let answer = Api::all(client.clone()).create(&PostParams::default(), &review).await.map_err(told)?;
-    Ok(answer.status.context("the server reviewed no access")?.allowed)
 }

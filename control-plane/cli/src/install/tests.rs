@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::manifest::{Choices, objects, yaml};
 use super::{preflight, rollout};
+use crate::check::finding::Finding;
 
 fn choices(namespace: &str, image: Option<&str>) -> Choices {
     Choices { namespace: namespace.to_owned(), image: image.map(str::to_owned), replicas: 2 }
@@ -42,11 +43,13 @@ fn nothing_is_left_of_helm_and_the_namespace_comes_first() {
 }
 
 #[test]
-fn an_old_server_is_told_from_a_new_one() {
-    assert_eq!(preflight::too_old("1", "29"), None);
-    assert_eq!(preflight::too_old("1", "30+"), None);
-    let told = preflight::too_old("1", "28+").expect("1.28 has no native sidecars");
-    assert!(told.contains("1.28+") && told.contains("upgrade the cluster"), "{told}");
+fn what_fails_is_an_obstacle_and_what_does_not_is_a_note() {
+    let mut found = preflight::Found::default();
+    found.take(&Finding::ok("API server", "Kubernetes v1.36.3"));
+    found.take(&Finding::warning("other meshes", "Istio gives pods sidecars here too", "a pod can have one"));
+    found.take(&Finding::failed("you", "may not create namespaces", "ask somebody"));
+    assert_eq!(found.obstacles, ["you may not create namespaces: ask somebody"]);
+    assert_eq!(found.warnings, ["other meshes Istio gives pods sidecars here too: a pod can have one"]);
 }
 
 #[test]
@@ -66,12 +69,6 @@ fn an_installation_of_helms_or_elsewhere_is_named_with_the_way_out() {
     );
     let told = preflight::somebody_elses(&binding, "mesh").expect("Helm keeps it");
     assert!(told.contains("release mine in namespace mesh") && told.contains("helm upgrade"), "{told}");
-}
-
-#[test]
-fn another_mesh_is_named() {
-    let told = preflight::other_meshes(&["istio-sidecar-injector-asm".to_owned(), "mine".to_owned()]);
-    assert!(told.len() == 1 && told[0].starts_with("Istio"), "{told:?}");
 }
 
 #[test]
