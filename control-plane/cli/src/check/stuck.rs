@@ -71,8 +71,15 @@ fn store_of(pod: &str, store: &Store) -> Vec<Finding> {
         (&store.full, "is full", remedy_full),
     ];
     let told = words.into_iter().filter_map(|(why, what, remedy)| Some((why.as_ref()?, what, remedy)));
-    told.map(|(why, what, remedy)| Finding::failed(&*object, format!("{what}: {}", plain(why)), remedy))
-        .collect()
+    let mut findings: Vec<Finding> = told
+        .map(|(why, what, remedy)| Finding::failed(&*object, format!("{what}: {}", plain(why)), remedy))
+        .collect();
+    if let Some(why) = &store.doubted {
+        let says = format!("goes on with files whose disk had failed: {}", plain(why));
+        let remedy = "make room on its volume and restart the container: what checks is copied then";
+        findings.push(Finding::warning(object, says, remedy));
+    }
+    findings
 }
 
 /// A queue whose oldest message waits for long, and that has no prospect of draining.
@@ -173,6 +180,13 @@ mod tests {
         let findings = judge("shop/web-0", &queues, AFTER);
         assert_eq!(findings[0].says, "cannot be trusted: a flush failed");
         assert_eq!(findings[0].level, Level::Failed);
+        let queues: Queues = serde_json::from_value(json!({
+            "stores": [{"durability": "local", "bytes": 1, "bytesMax": 2, "doubted": "no room"}], "queues": [],
+        }))
+        .unwrap();
+        let doubted = &judge("shop/web-0", &queues, AFTER)[0];
+        assert_eq!(doubted.level, Level::Warning);
+        assert!(doubted.says.ends_with("had failed: no room"), "{}", doubted.says);
         let finding = dead("shop/web-0", &queue(|queue| queue["deadLetters"] = 3.into())).unwrap();
         assert_eq!((finding.level, finding.says.as_str()), (Level::Warning, "3 dead letters"));
         assert_eq!(dead("shop/web-0", &queue(|_| {})), None);

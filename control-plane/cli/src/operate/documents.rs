@@ -25,6 +25,8 @@ pub(crate) struct Store {
     #[serde(default)]
     pub(crate) damaged: Option<String>,
     #[serde(default)]
+    pub(crate) doubted: Option<String>,
+    #[serde(default)]
     pub(crate) poisoned: Option<String>,
 }
 

@@ -235,6 +235,7 @@ fn troubles(queues: &Queues) -> Vec<String> {
         let words = [
             ("the store is full, nothing is taken in", &store.full),
             ("the store is damaged; start the proxy with --queue-salvage", &store.damaged),
+            ("the store's disk had failed; make room and restart the proxy", &store.doubted),
             ("the store cannot be trusted; restart the proxy", &store.poisoned),
         ];
         let said = words.into_iter().filter_map(|(what, why)| Some((what, why.as_ref()?)));
