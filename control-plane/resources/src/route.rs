@@ -3,10 +3,12 @@
 //! Values this version does not know are kept as `Unknown`, so that the rule they stand in fails and
 //! no other.
 
+mod address;
+
 use std::time::Duration;
 
 use policy::name::Label;
-use policy::route::HeaderModifier;
+use policy::route::{HeaderModifier, Redirect, Rewrite};
 
 use crate::node::{Node, Read};
 use crate::object::Meta;
@@ -148,6 +150,10 @@ pub enum Filter {
     RequestHeaders(HeaderModifier),
     /// Changes to the response's headers.
     ResponseHeaders(HeaderModifier),
+    /// The client is told to go elsewhere.
+    Redirect(Redirect),
+    /// The backend sees another address.
+    Rewrite(Rewrite),
     /// The AsyncPolicy of this name, of the route's own namespace.
     Asynchronous(String),
     /// Any other type, which is not carried out.
@@ -311,6 +317,14 @@ fn filter(node: &Node<'_>) -> Read<Filter> {
     Ok(match kind {
         "RequestHeaderModifier" => Filter::RequestHeaders(modifier(&node.need("requestHeaderModifier")?)?),
         "ResponseHeaderModifier" => Filter::ResponseHeaders(modifier(&node.need("responseHeaderModifier")?)?),
+        "RequestRedirect" => match address::redirect(&node.need("requestRedirect")?)? {
+            Some(redirect) => Filter::Redirect(redirect),
+            None => Filter::Unknown(kind.to_owned()),
+        },
+        "URLRewrite" => match address::rewrite(&node.need("urlRewrite")?)? {
+            Some(rewrite) => Filter::Rewrite(rewrite),
+            None => Filter::Unknown(kind.to_owned()),
+        },
         "ExtensionRef" => match extension(node)? {
             Some(name) => Filter::Asynchronous(name),
             None => Filter::Unknown(kind.to_owned()),

@@ -279,3 +279,35 @@ fn two_access_policies_on_one_port_are_named_and_one_for_all_ports_is_not() {
         "AccessPolicy shop/b: spec.selector: selects port 8080 of pod shop/o as AccessPolicy shop/a"
     ));
 }
+
+#[test]
+fn a_redirection_and_a_rewrite_are_read_and_what_no_url_can_hold_is_refused() {
+    let with = |filter: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+             spec: {{parentRefs: [{{kind: Service, group: '', name: orders}}], rules: [{{filters: [{filter}]}}]}}\n"
+        )
+    };
+    let first = |filter: &str| {
+        let Object::HttpRoute(route) = &objects(&with(filter))[0].value else { panic!() };
+        route.rules[0].filters[0].clone()
+    };
+    let told =
+        first("{type: RequestRedirect, requestRedirect: {scheme: https, port: 8443, statusCode: 308}}");
+    let Filter::Redirect(told) = told else { panic!("{told:?}") };
+    assert_eq!((told.status, told.scheme, told.port), (308, Some(policy::route::Scheme::Https), Some(8443)));
+    let later = "{type: URLRewrite, urlRewrite: {path: {type: ReplaceLater, replaceLater: a}}}";
+    assert_eq!(first(later), Filter::Unknown("URLRewrite".to_owned()), "a way that comes later");
+    for (filter, wanted) in [
+        ("{type: RequestRedirect, requestRedirect: {statusCode: 304}}", "write 301, 302, 303, 307 or 308"),
+        ("{type: RequestRedirect, requestRedirect: {scheme: ftp}}", "http or https"),
+        ("{type: RequestRedirect, requestRedirect: {hostname: 'a b'}}", "a b"),
+        (
+            "{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: 'a?b'}}}",
+            "is no path: it begins with",
+        ),
+    ] {
+        let problems = one_problem(&with(filter));
+        assert!(problems.contains(wanted), "{filter}: {problems}");
+    }
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::Domain;
 use crate::queue::AsyncPolicy;
 use crate::retry::RetryPolicy;
 use crate::snapshot::BackendKey;
@@ -121,6 +122,8 @@ pub enum ValueMatch {
 pub enum Action {
     /// It is sent on.
     Forward(Forward),
+    /// Its client is told to go elsewhere.
+    Redirect(Redirect),
     /// It is answered here with 500 (gRPC: INTERNAL) because the rule cannot be carried out.
     Fail {
         /// Why: the field and the value that were not understood.
@@ -138,6 +141,9 @@ pub struct Forward {
     /// Changes to the response's headers, in the order written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub response_headers: Vec<HeaderModifier>,
+    /// Another address for the backend to see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
     /// Where to, each with its share. An empty list, or shares that are all 0, answers 500.
     pub backends: Vec<WeightedBackend>,
     /// For the whole of it, retries included (`timeouts.request`).
@@ -152,6 +158,82 @@ pub struct Forward {
     /// Under which requests are taken in as messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asynchronous: Option<Arc<AsyncPolicy>>,
+}
+
+/// Where a client is told to go (HTTPRequestRedirectFilter of the Gateway API). What is not written stays as
+/// the client asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// The scheme; with it comes its own port where none is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The host, without a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Domain>,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The path; the query stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+    /// Changes to the response's headers, in the order written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<HeaderModifier>,
+}
+
+/// A scheme that clients are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scheme {
+    /// `http`.
+    Http,
+    /// `https`.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// Its own port (RFC 9110 §4.2).
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What a backend sees instead of what was asked for (HTTPURLRewriteFilter of the Gateway API).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rewrite {
+    /// The host, without a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Domain>,
+    /// The path; the query stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+}
+
+/// How a path is changed (HTTPPathModifier of the Gateway API).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathChange {
+    /// It is this one.
+    Full(String),
+    /// The prefix that the rule matched gives way to this.
+    Prefix(String),
 }
 
 /// A backend and its share of the requests.

@@ -24,6 +24,7 @@ use crate::headers::{
     has_two_hosts, is_loop, is_too_large, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade,
 };
 use crate::outcome::{Cause, Failure, grpc_status, is_grpc};
+use crate::rewrite::CompiledRedirect;
 use crate::route::{CompiledAction, CompiledBackend, CompiledForward, CompiledRule, Router};
 use crate::track::Track;
 use crate::upgrade;
@@ -53,7 +54,7 @@ impl Target {
         }
         match &self.router.select(parts)?.action {
             CompiledAction::Forward(plan) => plan.asynchronous.as_ref(),
-            CompiledAction::Fail(_) => None,
+            CompiledAction::Redirect(_) | CompiledAction::Fail(_) => None,
         }
     }
 
@@ -62,13 +63,15 @@ impl Target {
         self.router.policies()
     }
 
-    fn draw(&self, parts: &Parts) -> Result<(&CompiledRule, &CompiledForward, &CompiledBackend), Failure> {
+    fn draw(&self, parts: &Parts) -> Result<Drawn<'_>, Failure> {
         let rule = self.router.select(parts).ok_or_else(no_route)?;
-        let plan = match &rule.action {
-            CompiledAction::Forward(plan) => plan,
-            CompiledAction::Fail(cause) => return Err(Failure::new(Cause::Configuration, cause.clone())),
-        };
-        Ok((rule, plan, plan.draw().ok_or_else(no_share)?))
+        match &rule.action {
+            CompiledAction::Forward(plan) => {
+                Ok(Drawn::Forward(rule, plan, plan.draw().ok_or_else(no_share)?))
+            }
+            CompiledAction::Redirect(redirect) => Ok(Drawn::Redirect(redirect)),
+            CompiledAction::Fail(cause) => Err(Failure::new(Cause::Configuration, cause.clone())),
+        }
     }
 
     /// Where bytes that are not HTTP go.
@@ -80,6 +83,12 @@ impl Target {
             .as_ref()
             .ok_or_else(|| Failure::new(Cause::NoEndpoint, "the destination has no backend in this snapshot"))
     }
+}
+
+/// What is to be done with a request.
+enum Drawn<'a> {
+    Forward(&'a CompiledRule, &'a CompiledForward, &'a CompiledBackend),
+    Redirect(&'a CompiledRedirect),
 }
 
 /// What is known of a request from its connection.
@@ -131,13 +140,23 @@ pub async fn forward(
     strip_forged(request.headers_mut());
     let upgrade = wants_upgrade(&request);
     let (mut parts, body) = request.into_parts();
-    let (rule, plan, drawn) = target.draw(&parts)?;
+    let (rule, plan, drawn) = match target.draw(&parts)? {
+        Drawn::Forward(rule, plan, drawn) => (rule, plan, drawn),
+        Drawn::Redirect(redirect) => {
+            let response = redirect.response(&parts, passage.authority)?;
+            redirect.series.record(response.status().as_u16(), None, started.elapsed());
+            return Ok(response);
+        }
+    };
     let backend = match &drawn.client {
         Ok(client) => client,
         Err(cause) => return Err(Failure::new(Cause::Configuration, cause.clone())),
     };
     for change in plan.request_headers.iter().chain(&drawn.request_headers) {
         change.apply(&mut parts.headers);
+    }
+    if let Some(rewrite) = &plan.rewrite {
+        rewrite.apply(&mut parts)?;
     }
     let deadline = deadline(plan, &parts, started);
     let is_grpc = is_grpc(&parts.headers);

@@ -127,11 +127,11 @@ pub(crate) fn is_loop(passed: usize) -> bool {
 
 /// The authority a request names: that of its URI, or its `Host`.
 #[must_use]
-pub(crate) fn authority<B>(request: &Request<B>) -> Option<Authority> {
-    if let Some(authority) = request.uri().authority() {
+pub(crate) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    if let Some(authority) = uri.authority() {
         return Some(authority.clone());
     }
-    Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok()
+    Authority::try_from(headers.get(HOST)?.as_bytes()).ok()
 }
 
 fn path(uri: &Uri) -> PathAndQuery {
@@ -156,7 +156,7 @@ pub(crate) fn to_http2<B>(request: &mut Request<B>, fallback: &Authority, absolu
         (_, true) => "HTTP/1.1; absolute-form",
         (_, false) => "HTTP/1.1",
     };
-    let host = authority(request).unwrap_or_else(|| fallback.clone());
+    let host = authority(request.uri(), request.headers()).unwrap_or_else(|| fallback.clone());
     let headers = request.headers_mut();
     headers.insert(ORIG_PROTO, HeaderValue::from_static(named));
     headers.remove(HOST);
@@ -199,7 +199,7 @@ pub(crate) fn to_http1<B>(request: &mut Request<B>, fallback: &Authority, absolu
         request.headers_mut().remove(HOST);
     }
     if !request.headers().contains_key(HOST) && request.version() != Version::HTTP_10 {
-        let host = authority(request).unwrap_or_else(|| fallback.clone());
+        let host = authority(request.uri(), request.headers()).unwrap_or_else(|| fallback.clone());
         if let Ok(host) = HeaderValue::from_str(without_userinfo(&host)) {
             request.headers_mut().insert(HOST, host);
         }

@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod outcome;
 mod replay;
 mod retry;
+mod rewrite;
 mod route;
 pub mod server;
 mod track;

@@ -13,8 +13,8 @@ use policy::limits;
 use policy::queue::AsyncPolicy;
 use policy::retry::RetryPolicy;
 use policy::route::{
-    Action, BackendTarget, HeaderModifier, Match, NamedMatch, PathMatch, Rule, RuleName, ValueMatch,
-    WeightedBackend,
+    Action, BackendTarget, HeaderModifier, Match, NamedMatch, PathMatch, Redirect, Rule, RuleName,
+    ValueMatch, WeightedBackend,
 };
 use policy::snapshot::{BackendKey, ServicePolicy};
 use regex::Regex;
@@ -22,6 +22,7 @@ use regex::Regex;
 use crate::backend::BackendClient;
 use crate::metrics::{Direction, Metrics, RouteLabels, Series};
 use crate::outcome::is_grpc;
+use crate::rewrite::{CompiledRedirect, CompiledRewrite};
 
 /// The rules of one destination.
 pub(crate) struct Router {
@@ -40,12 +41,14 @@ pub(crate) struct CompiledRule {
 
 pub(crate) enum CompiledAction {
     Forward(CompiledForward),
+    Redirect(CompiledRedirect),
     Fail(String),
 }
 
 pub(crate) struct CompiledForward {
     pub(crate) request_headers: Vec<CompiledModifier>,
     pub(crate) response_headers: Vec<CompiledModifier>,
+    pub(crate) rewrite: Option<CompiledRewrite>,
     backends: Vec<CompiledBackend>,
     weights: u64,
     pub(crate) request_timeout: Option<Duration>,
@@ -120,7 +123,7 @@ impl Router {
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
         self.rules.iter().chain(&self.default).filter_map(|rule| match &rule.action {
             CompiledAction::Forward(plan) => plan.asynchronous.as_ref(),
-            CompiledAction::Fail(_) => None,
+            CompiledAction::Redirect(_) | CompiledAction::Fail(_) => None,
         })
     }
 
@@ -156,12 +159,12 @@ impl CompiledRule {
         let action = match (&*rule.action, wrong) {
             (_, Some(wrong)) => Err(wrong),
             (Action::Fail { cause }, None) => Err(cause.clone()),
-            (Action::Forward(forward), None) => CompiledForward::new(forward, &rule.name, metrics, backend),
+            (Action::Forward(forward), None) => {
+                CompiledForward::new(forward, rule, metrics, backend).map(CompiledAction::Forward)
+            }
+            (Action::Redirect(told), None) => redirect(told, rule, metrics).map(CompiledAction::Redirect),
         };
-        let action = match action {
-            Ok(forward) => CompiledAction::Forward(forward),
-            Err(cause) => CompiledAction::Fail(cause),
-        };
+        let action = action.unwrap_or_else(CompiledAction::Fail);
         Self { matches, name: Arc::new(rule.name.clone()), action }
     }
 
@@ -171,10 +174,16 @@ impl CompiledRule {
     }
 }
 
+/// A redirection has no backend: its series says so in that place.
+fn redirect(told: &Redirect, rule: &Rule, metrics: &Metrics) -> Result<CompiledRedirect, String> {
+    let series = metrics.series(RouteLabels::new(Direction::outbound, &rule.name, "redirect"));
+    CompiledRedirect::new(told, rule.matches.path.as_ref(), modifiers(&told.response_headers)?, series)
+}
+
 impl CompiledForward {
     fn new(
         forward: &policy::route::Forward,
-        name: &RuleName,
+        rule: &Rule,
         metrics: &Metrics,
         client: &mut impl FnMut(&BackendKey) -> Option<Arc<BackendClient>>,
     ) -> Result<Self, String> {
@@ -191,10 +200,13 @@ impl CompiledForward {
                 client,
                 request_headers: modifiers(&backend.request_headers)?,
                 response_headers: modifiers(&backend.response_headers)?,
-                series: metrics.series(RouteLabels::new(Direction::outbound, name, &label)),
+                series: metrics.series(RouteLabels::new(Direction::outbound, &rule.name, &label)),
             });
         }
+        let matched = rule.matches.path.as_ref();
+        let rewrite = forward.rewrite.as_ref().map(|rewrite| CompiledRewrite::new(rewrite, matched));
         Ok(Self {
+            rewrite: rewrite.transpose()?,
             request_headers: modifiers(&forward.request_headers)?,
             response_headers: modifiers(&forward.response_headers)?,
             weights: backends.iter().map(|backend| u64::from(backend.weight)).sum(),

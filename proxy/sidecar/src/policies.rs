@@ -73,7 +73,7 @@ fn policies(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
         .flat_map(|policy| {
             let of_rules = policy.rules.iter().filter_map(|rule| match &*rule.action {
                 Action::Forward(forward) => forward.asynchronous.as_ref(),
-                Action::Fail { .. } => None,
+                Action::Redirect(_) | Action::Fail { .. } => None,
             });
             of_rules.chain(&policy.asynchronous)
         })

@@ -12,6 +12,7 @@ mod grpc;
 mod headers;
 mod live;
 mod matching;
+mod redirects;
 mod refusals;
 mod retries;
 mod shares;

@@ -6,20 +6,22 @@ use policy::limits;
 use policy::name::Label;
 use policy::queue::AsyncPolicy;
 use policy::retry::RetryPolicy;
-use policy::route::{Action, BackendTarget, Forward, HeaderModifier, WeightedBackend};
+use policy::route::{Action, BackendTarget, Forward, HeaderModifier, PathChange, Rewrite, WeightedBackend};
 use policy::snapshot::BackendKey;
 use resources::conditions::Reason;
-use resources::{BackendRef, Filter, Meta, ParentRef, RetrySpec, Route, Rule};
+use resources::{
+    BackendRef, Filter, GrpcMatch, HttpMatch, Meta, ParentRef, PathSpec, RetrySpec, Route, Rule,
+};
 
 use crate::index::{Index, Named, no_port, service_port};
 
 /// The action of rule number `r`.
-pub(super) fn compile<M>(index: &Index, route: &Route<M>, kind: &str, r: usize) -> Action {
+pub(super) fn compile<M: MatchesPath>(index: &Index, route: &Route<M>, kind: &str, r: usize) -> Action {
     compile_and_tell(index, route, kind, r).0
 }
 
 /// Likewise, and everything in it that cannot be carried out.
-pub(super) fn compile_and_tell<M>(
+pub(super) fn compile_and_tell<M: MatchesPath>(
     index: &Index,
     route: &Route<M>,
     kind: &str,
@@ -28,8 +30,10 @@ pub(super) fn compile_and_tell<M>(
     let at = format!("{kind} {}/{}", route.meta.namespace, route.meta.name);
     let writer = Writer { meta: &route.meta, parents: &route.parents, kind };
     let mut faults = Vec::new();
-    let action = match forward(index, &writer, (r, &route.rules[r]), &at, &mut faults) {
-        Ok(forward) => Action::Forward(forward),
+    let action = match redirect(&writer, (r, &route.rules[r]), &at).transpose().unwrap_or_else(|| {
+        forward(index, &writer, (r, &route.rules[r]), &at, &mut faults).map(Action::Forward)
+    }) {
+        Ok(action) => action,
         Err(fault) => {
             faults.push(fault.clone());
             Action::Fail { cause: fault.cause }
@@ -70,7 +74,93 @@ impl Writer<'_> {
     }
 }
 
-fn forward<M>(
+/// A rule that sends its clients elsewhere: nothing else is done with their requests.
+fn redirect<M: MatchesPath>(
+    writer: &Writer<'_>,
+    (r, rule): (usize, &Rule<M>),
+    at: &str,
+) -> Result<Option<Action>, Fault> {
+    let mut told = None;
+    for (f, filter) in rule.filters.iter().enumerate() {
+        let Filter::Redirect(redirect) = filter else { continue };
+        let place = format!("rules[{r}].filters[{f}]");
+        if told.is_some() {
+            return Err(unsupported(format!("{place} of {at} is a second RequestRedirect, one can hold")));
+        }
+        change_of_path(writer, rule, redirect.path.as_ref(), &format!("{place} of {at}"))?;
+        told = Some(redirect.clone());
+    }
+    let Some(mut told) = told else { return Ok(None) };
+    for (f, filter) in rule.filters.iter().enumerate() {
+        match filter {
+            Filter::ResponseHeaders(modifier) => told.response_headers.push(modifier.clone()),
+            Filter::Redirect(_) | Filter::RequestHeaders(_) => {}
+            Filter::Rewrite(_) | Filter::Asynchronous(_) | Filter::Unknown(_) => {
+                return Err(unsupported(format!(
+                    "rules[{r}].filters[{f}] of {at} is not carried out beside a RequestRedirect"
+                )));
+            }
+        }
+    }
+    Ok(Some(Action::Redirect(told)))
+}
+
+/// What a rule's backends see of the address.
+fn rewrite<M: MatchesPath>(
+    writer: &Writer<'_>,
+    (r, rule): (usize, &Rule<M>),
+    at: &str,
+) -> Result<Option<Rewrite>, Fault> {
+    let mut found = None;
+    for (f, filter) in rule.filters.iter().enumerate() {
+        let Filter::Rewrite(rewrite) = filter else { continue };
+        let place = format!("rules[{r}].filters[{f}] of {at}");
+        if found.is_some() {
+            return Err(unsupported(format!("{place} is a second URLRewrite, one can hold")));
+        }
+        change_of_path(writer, rule, rewrite.path.as_ref(), &place)?;
+        found = Some(rewrite.clone());
+    }
+    Ok(found)
+}
+
+/// A prefix can be replaced where every match of the rule is by one; calls of gRPC have no other address.
+fn change_of_path<M: MatchesPath>(
+    writer: &Writer<'_>,
+    rule: &Rule<M>,
+    change: Option<&PathChange>,
+    place: &str,
+) -> Result<(), Fault> {
+    if writer.kind == "GRPCRoute" {
+        return Err(unsupported(format!("{place} is a filter of HTTPRoutes alone")));
+    }
+    if matches!(change, Some(PathChange::Prefix(_))) && !rule.matches.iter().all(MatchesPath::is_by_prefix) {
+        return Err(unsupported(format!(
+            "{place}: replacePrefixMatch takes matches of type PathPrefix alone in its rule"
+        )));
+    }
+    Ok(())
+}
+
+/// How a match looks at a path.
+pub(super) trait MatchesPath {
+    /// Whether by a prefix, which "/" is where none is written.
+    fn is_by_prefix(&self) -> bool;
+}
+
+impl MatchesPath for HttpMatch {
+    fn is_by_prefix(&self) -> bool {
+        matches!(self.path, PathSpec::Prefix(_))
+    }
+}
+
+impl MatchesPath for GrpcMatch {
+    fn is_by_prefix(&self) -> bool {
+        false
+    }
+}
+
+fn forward<M: MatchesPath>(
     index: &Index,
     writer: &Writer<'_>,
     (r, rule): (usize, &Rule<M>),
@@ -110,6 +200,7 @@ fn forward<M>(
     Ok(Forward {
         request_headers,
         response_headers,
+        rewrite: rewrite(writer, (r, rule), at)?,
         backends: rule.backends.iter().enumerate().map(backend).collect(),
         request_timeout: rule.timeouts.request,
         attempt_timeout: rule.timeouts.backend_request,
@@ -156,11 +247,21 @@ type Modifiers = (Vec<HeaderModifier>, Vec<HeaderModifier>);
 
 fn modifiers(filters: &[Filter], place: &str, at: &str) -> Result<Modifiers, Fault> {
     let (mut request, mut response) = (Vec::new(), Vec::new());
+    let is_the_rules = !place.contains("backendRefs");
     for (f, filter) in filters.iter().enumerate() {
+        let not_for_one = |kind: &str| {
+            unsupported(format!(
+                "filter {kind} in {place}.filters[{f}] of {at}: for one backend alone it is not carried out"
+            ))
+        };
         match filter {
             Filter::RequestHeaders(modifier) => request.push(modifier.clone()),
             Filter::ResponseHeaders(modifier) => response.push(modifier.clone()),
             Filter::Asynchronous(_) => {}
+            // The rule's own are looked at where it is carried out as a whole.
+            Filter::Rewrite(_) | Filter::Redirect(_) if is_the_rules => {}
+            Filter::Rewrite(_) => return Err(not_for_one("URLRewrite")),
+            Filter::Redirect(_) => return Err(not_for_one("RequestRedirect")),
             Filter::Unknown(kind) => {
                 return Err(unsupported(format!(
                     "filter type {kind:?} in {place}.filters[{f}] of {at} is not carried out"

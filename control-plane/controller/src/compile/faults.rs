@@ -24,7 +24,12 @@ pub(crate) fn faults(index: &Index, route: &AnyRoute) -> Faults {
     }
 }
 
-fn collect<M>(index: &Index, route: &Route<M>, kind: &str, read: impl Fn(Option<&M>) -> Compiled) -> Faults {
+fn collect<M: action::MatchesPath>(
+    index: &Index,
+    route: &Route<M>,
+    kind: &str,
+    read: impl Fn(Option<&M>) -> Compiled,
+) -> Faults {
     let mut faults = Faults { any_works: route.rules.is_empty(), ..Faults::default() };
     for (r, rule) in route.rules.iter().enumerate() {
         let (action, of_action) = action::compile_and_tell(index, route, kind, r);
@@ -39,7 +44,7 @@ fn collect<M>(index: &Index, route: &Route<M>, kind: &str, read: impl Fn(Option<
                 }),
             }
         }
-        faults.any_works |= any_matches && matches!(action, Action::Forward(_));
+        faults.any_works |= any_matches && !matches!(action, Action::Fail { .. });
     }
     faults
 }

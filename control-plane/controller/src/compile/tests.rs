@@ -1,6 +1,6 @@
 //! tests: precedence and what fails.
 
-use policy::route::{Action, BackendTarget, PathMatch, Rule};
+use policy::route::{Action, BackendTarget, PathChange, PathMatch, Rule};
 use policy::snapshot::{Destination, DestinationKey};
 
 use crate::index::tests::{SHOP, index};
@@ -28,6 +28,7 @@ fn written(rules: &[Rule]) -> Vec<&str> {
 fn cause(action: &Action) -> &str {
     match action {
         Action::Fail { cause } => cause,
+        Action::Redirect(redirect) => panic!("sends to {redirect:?}"),
         Action::Forward(forward) => match &forward.backends[0].target {
             BackendTarget::Invalid(cause) => cause,
             BackendTarget::Backend(key) => panic!("goes to {key}"),
@@ -125,4 +126,49 @@ fn grpc_methods_become_paths_and_stand_before_http() {
     assert_eq!(paths[2], Some(PathMatch::Regex("/[^/]+/C".to_owned())));
     assert_eq!(paths[3], None);
     assert!(rules[3].matches.grpc && !rules[4].matches.grpc);
+}
+
+#[test]
+fn a_rule_redirects_or_rewrites_and_a_prefix_gives_way_only_where_one_was_matched() {
+    let redirect = "{type: RequestRedirect, requestRedirect: {hostname: other, path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}";
+    let rewrite = "{type: URLRewrite, urlRewrite: {hostname: other, path: {type: ReplaceFullPath, replaceFullPath: /c}}}";
+    let backends = "backendRefs: [{name: orders, port: 80}]";
+    let rules = format!(
+        "[{{name: a, matches: [{{path: {{value: /aaaaaa}}}}], filters: [{redirect}]}},\
+        {{name: b, matches: [{{path: {{value: /bbbbb}}}}], filters: [{rewrite}], {backends}}},\
+        {{name: c, matches: [{{path: {{value: /cccc}}}}], filters: [{redirect}, {rewrite}]}},\
+        {{name: d, matches: [{{path: {{value: /ddd}}}}, {{path: {{type: Exact, value: /dd}}}}], filters: [{redirect}]}},\
+        {{name: e, matches: [{{path: {{value: /e}}}}], backendRefs: [{{name: orders, port: 80, filters: [{rewrite}]}}]}}]"
+    );
+    let rules = rules_for(&route("r", "shop", &rules), "web");
+    assert_eq!(written(&rules), ["d", "a", "b", "c", "d", "e"]);
+    let Action::Redirect(told) = &*rules[1].action else { panic!("{:?}", rules[1]) };
+    assert_eq!((told.status, told.path.clone()), (302, Some(PathChange::Prefix("/b".to_owned()))));
+    let Action::Forward(forward) = &*rules[2].action else { panic!("{:?}", rules[2]) };
+    let rewrite = forward.rewrite.as_ref().unwrap();
+    assert_eq!(rewrite.hostname.as_ref().map(ToString::to_string).as_deref(), Some("other"));
+    assert_eq!(rewrite.path, Some(PathChange::Full("/c".to_owned())));
+    for (rule, wanted) in [
+        (3, "rules[2].filters[1] of HTTPRoute shop/r is not carried out beside a RequestRedirect"),
+        (
+            4,
+            "rules[3].filters[0] of HTTPRoute shop/r: replacePrefixMatch takes matches of type PathPrefix alone",
+        ),
+        (
+            5,
+            "filter URLRewrite in rules[4].backendRefs[0].filters[0] of HTTPRoute shop/r: for one backend alone",
+        ),
+    ] {
+        assert!(cause(&rules[rule].action).contains(wanted), "{}", cause(&rules[rule].action));
+    }
+    let grpc = format!(
+        "[{{name: g, filters: [{rewrite}], {backends}}}]",
+        rewrite = "{type: URLRewrite, urlRewrite: {hostname: other}}"
+    );
+    let rules = rules_for(&route("g", "shop", &grpc).replace("HTTPRoute", "GRPCRoute"), "web");
+    assert!(
+        cause(&rules[0].action).contains("is a filter of HTTPRoutes alone"),
+        "{}",
+        cause(&rules[0].action)
+    );
 }

@@ -98,7 +98,7 @@ fn weights_share_and_zero_gets_nothing() {
     };
     let compile = |backends| {
         let forward = policy::route::Forward { backends, ..Default::default() };
-        CompiledForward::new(&forward, &rule("0", Match::default()).name, &metrics(), &mut |_| None).unwrap()
+        CompiledForward::new(&forward, &rule("0", Match::default()), &metrics(), &mut |_| None).unwrap()
     };
     let plan = compile(vec![backend(70, "a"), backend(30, "b"), backend(0, "c")]);
     let mut taken = std::collections::HashMap::new();

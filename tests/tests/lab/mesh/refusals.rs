@@ -13,9 +13,10 @@ fn a_rule_with_a_filter_that_is_not_carried_out_answers_500_and_the_others_go_on
     let rules = "  - matches: [{ path: { value: /mirror } }]
     filters: [{ type: RequestMirror, requestMirror: { backendRef: { name: echo-v2, port: 80 } } }]
     backendRefs: [{ name: echo-v1, port: 80 }]
-  - matches: [{ path: { value: /rewrite } }]
-    filters: [{ type: URLRewrite, urlRewrite: { hostname: elsewhere } }]
-    backendRefs: [{ name: echo-v1, port: 80 }]
+  - matches: [{ path: { value: /both } }]
+    filters:
+    - { type: RequestRedirect, requestRedirect: { hostname: elsewhere } }
+    - { type: URLRewrite, urlRewrite: { hostname: elsewhere } }
   - matches: [{ path: { value: /unknown } }]
     filters:
     - { type: RequestHeaderModifier, requestHeaderModifier: { remove: [x-secret] } }
@@ -27,7 +28,7 @@ fn a_rule_with_a_filter_that_is_not_carried_out_answers_500_and_the_others_go_on
     - { name: echo-v2, port: 80, weight: 50, filters: [{ type: URLRewrite, urlRewrite: { hostname: x } }] }
   - backendRefs: [{ name: echo-v1, port: 80 }]";
     town.route("refused", "name: echo", rules)?;
-    let cases = [("mirror", "RequestMirror"), ("rewrite", "URLRewrite"), ("unknown", "Teleport")];
+    let cases = [("mirror", "RequestMirror"), ("both", "beside a RequestRedirect"), ("unknown", "Teleport")];
     for client in town.clients() {
         for (path, filter) in cases {
             let url = format!("http://echo/{path}");

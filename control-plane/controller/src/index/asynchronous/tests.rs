@@ -56,6 +56,7 @@ fn orders(objects: &str) -> ServicePolicy {
 fn own(rule: &Rule) -> Option<&AsyncPolicy> {
     match &*rule.action {
         Action::Forward(forward) => forward.asynchronous.as_deref(),
+        Action::Redirect(redirect) => panic!("{redirect:?}"),
         Action::Fail { cause } => panic!("{cause}"),
     }
 }
@@ -69,7 +70,7 @@ fn policies(policy: &ServicePolicy) -> Vec<(&str, &str)> {
 fn cause(rule: &Rule) -> &str {
     match &*rule.action {
         Action::Fail { cause } => cause,
-        Action::Forward(_) => panic!("it is carried out"),
+        Action::Forward(_) | Action::Redirect(_) => panic!("it is carried out"),
     }
 }
 
