@@ -16,6 +16,11 @@ pub trait Shared: Sized {
     /// # Errors
     /// When it cannot be made: then no case holds.
     fn raise() -> Result<Self>;
+
+    /// How it stands, told beside the reason why a case does not hold.
+    fn account(&self) -> String {
+        String::new()
+    }
 }
 
 /// A sentence, and what proves it.
@@ -24,13 +29,18 @@ pub struct Case<T> {
     pub name: &'static str,
     /// The proof.
     pub deed: fn(&mut T) -> Result<()>,
+    /// Whether it takes minutes, and is left out unless `TIDEGATE_LONG` is set.
+    pub is_long: bool,
 }
 
-/// Names a case after its function, `room::sentence`.
+/// Names a case after its function: `room::sentence`, or `long room::sentence`.
 #[macro_export]
 macro_rules! case {
     ($room:ident::$name:ident) => {
-        $crate::cases::Case { name: stringify!($name), deed: $room::$name }
+        $crate::cases::Case { name: stringify!($name), deed: $room::$name, is_long: false }
+    };
+    (long $room:ident::$name:ident) => {
+        $crate::cases::Case { name: stringify!($name), deed: $room::$name, is_long: true }
     };
 }
 
@@ -50,15 +60,20 @@ pub fn run<T: Shared>(cases: &[Case<T>]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", meant.len());
+    let others = cases.len() - meant.len();
+    let goes_long = std::env::var_os("TIDEGATE_LONG").is_some();
+    let (now, later): (Vec<_>, Vec<_>) = meant.into_iter().partition(|case| goes_long || !case.is_long);
+    later.iter().for_each(|case| println!("test {} ... ignored, TIDEGATE_LONG=1 runs it", case.name));
     let began = Instant::now();
-    let failures = if meant.is_empty() { Vec::new() } else { prove(&meant) };
+    let failures = if now.is_empty() { Vec::new() } else { prove(&now) };
     tell(&failures);
     let word = if failures.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {word}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
-        meant.len() - failures.len(),
+        "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {others} filtered out; \
+         finished in {:.2}s\n",
+        now.len() - failures.len(),
         failures.len(),
-        cases.len() - meant.len(),
+        later.len(),
         began.elapsed().as_secs_f64()
     );
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -82,7 +97,8 @@ fn prove<T: Shared>(cases: &[&Case<T>]) -> Vec<Failure> {
         let (word, took) = (if result.is_ok() { "ok" } else { "FAILED" }, began.elapsed().as_secs_f64());
         println!("test {} ... {word} ({took:.1} s)", case.name);
         if let Err(why) = result {
-            failures.push((case.name, format!("{why:#}")));
+            println!("{why:#}");
+            failures.push((case.name, format!("{why:#}\n\n{}", shared.account())));
         }
     }
     failures

@@ -7,7 +7,6 @@ mod access;
 mod asked;
 mod conformance;
 mod gateway;
-mod harness;
 mod injection;
 mod objects;
 mod outage;
@@ -20,10 +19,13 @@ mod trust;
 
 use std::process::ExitCode;
 
-use harness::{Case, case};
+use kubernetes::case;
+use kubernetes::cases::{Case, run};
+
+use town::Town;
 
 /// In this order: what the later rest on comes first, and the end of the installation last.
-const CASES: &[Case] = &[
+const CASES: &[Case<Town>] = &[
     case!(injection::a_request_goes_through_both_sidecars_and_bears_the_clients_identity),
     case!(injection::pods_of_a_stateful_set_have_sidecars_and_are_reached_by_their_names),
     case!(injection::a_job_and_a_cron_job_have_the_network_and_end_with_their_sidecars),
@@ -55,5 +57,5 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    harness::run(CASES)
+    run(CASES)
 }

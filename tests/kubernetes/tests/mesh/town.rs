@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kubernetes::cases::Shared;
 use kubernetes::{Api, Ground, chart};
 use lab::until;
 use serde_json::{Value, json};
@@ -28,9 +29,9 @@ pub(crate) struct Town {
     before: BTreeSet<String>,
 }
 
-impl Town {
+impl Shared for Town {
     /// Starts the cluster, installs the chart, and waits until the pods that the cases share are ready.
-    pub(crate) fn raise() -> Result<Self> {
+    fn raise() -> Result<Self> {
         let ground = Ground::with_nodes(2)?;
         let api = ground.api().clone();
         crate::gateway::install(&api)?;
@@ -61,6 +62,24 @@ impl Town {
         Ok(town)
     }
 
+    /// What the controller and the sidecars say.
+    fn account(&self) -> String {
+        let ask = |args: &[&str]| self.api().kubectl(args).unwrap_or_else(|why| format!("{why:#}\n"));
+        let mut said = ask(&["get", "pods", "--all-namespaces", "-o", "wide"]);
+        said += &ask(&["get", "events", "--all-namespaces", "--field-selector", "type=Warning"]);
+        let controllers = "app.kubernetes.io/name=tidegate-controller";
+        said += &ask(&["logs", "-n", chart::NAMESPACE, "-l", controllers, "--prefix", TAIL]);
+        for namespace in [SHOP, EDGE] {
+            let pods = ask(&["get", "pods", "-n", namespace, "-o", "name"]);
+            for pod in pods.lines().filter(|line| line.starts_with("pod/")) {
+                said += &ask(&["logs", "-n", namespace, pod, "-c", "tidegate-proxy", "--prefix", TAIL]);
+            }
+        }
+        said
+    }
+}
+
+impl Town {
     /// `helm install` or `helm upgrade`, and waits until it is rolled out.
     pub(crate) fn helm(&self, verb: &str, more: &[&str]) -> Result<()> {
         let folder = chart::folder();
@@ -146,22 +165,6 @@ impl Town {
     /// Every object that was not there before the installation.
     pub(crate) fn added(&self) -> Result<BTreeSet<String>> {
         Ok(everything(self.api())?.difference(&self.before).cloned().collect())
-    }
-
-    /// What the controller and the sidecars say, for a case that failed.
-    pub(crate) fn account(&self) -> String {
-        let ask = |args: &[&str]| self.api().kubectl(args).unwrap_or_else(|why| format!("{why:#}\n"));
-        let mut said = ask(&["get", "pods", "--all-namespaces", "-o", "wide"]);
-        said += &ask(&["get", "events", "--all-namespaces", "--field-selector", "type=Warning"]);
-        let controllers = "app.kubernetes.io/name=tidegate-controller";
-        said += &ask(&["logs", "-n", chart::NAMESPACE, "-l", controllers, "--prefix", TAIL]);
-        for namespace in [SHOP, EDGE] {
-            let pods = ask(&["get", "pods", "-n", namespace, "-o", "name"]);
-            for pod in pods.lines().filter(|line| line.starts_with("pod/")) {
-                said += &ask(&["logs", "-n", namespace, pod, "-c", "tidegate-proxy", "--prefix", TAIL]);
-            }
-        }
-        said
     }
 }
 
