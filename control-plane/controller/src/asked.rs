@@ -75,12 +75,24 @@ impl fmt::Display for Refusal {
                 write!(f, "cannot {doing}: the API server did not answer within {patience} s")
             }
             Cause::Error(error) => match &**error {
+                kube::Error::Api(status) if status.code == 401 => write!(
+                    f,
+                    "cannot {doing}: the API server does not know who asks ({}); give the controller a token \
+                     or a certificate of this cluster, by its service account or KUBECONFIG",
+                    status.message
+                ),
                 kube::Error::Api(status) if status.code == 403 => write!(
                     f,
                     "may not {doing}: {}; give the controller's service account the permission, as the \
                      chart's roles do",
                     status.message
                 ),
+                // Of all that we keep the namespace alone may be missing where something is made.
+                kube::Error::Api(status)
+                    if status.code == 404 && status.message.starts_with("namespaces ") =>
+                {
+                    write!(f, "cannot {doing}: {}; --namespace names the controller's own", status.message)
+                }
                 kube::Error::Api(status) => write!(f, "cannot {doing}: {}", status.message),
                 error => write!(f, "cannot {doing}: {error}"),
             },

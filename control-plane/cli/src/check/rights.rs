@@ -14,7 +14,6 @@ use super::finding::Finding;
 use crate::answer::answered;
 use crate::cluster::Kind;
 use crate::operate::AT_ONCE;
-use crate::print::count;
 
 /// What an installation does with its objects.
 const VERBS: [&str; 2] = ["create", "patch"];
@@ -40,7 +39,7 @@ pub(crate) async fn look(client: &Client, objects: &[Value]) -> Vec<Finding> {
     let findings: Vec<Finding> =
         stream::iter(asked).buffered(AT_ONCE).filter_map(|finding| async { finding }).collect().await;
     if findings.is_empty() {
-        return vec![Finding::ok("you", format!("may make all {}", count(kinds.len(), "kind of object")))];
+        return vec![Finding::ok("you", format!("may make all {} kinds of object", kinds.len()))];
     }
     findings
 }

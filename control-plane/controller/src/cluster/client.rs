@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt as _;
-use kube::config::{Config, KubeConfigOptions};
+use kube::config::{Config, KubeConfigOptions, KubeconfigError};
 use kube::{Client, client};
 use tower::{BoxError, ServiceBuilder};
 
@@ -34,7 +34,7 @@ pub(super) async fn connect() -> anyhow::Result<Client> {
         Ok(access) => access,
         Err(_) => Config::from_kubeconfig(&KubeConfigOptions::default())
             .await
-            .context("no access to a Kubernetes API: run in a pod, or name a file in KUBECONFIG")?,
+            .map_err(|error| unreadable(&files(), &error))?,
     };
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -52,4 +52,36 @@ pub(super) async fn connect() -> anyhow::Result<Client> {
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, access.default_namespace))
+}
+
+/// Where a kubeconfig is looked for, as kube does.
+fn files() -> String {
+    let named = std::env::var("KUBECONFIG").unwrap_or_default();
+    if named.is_empty() { "~/.kube/config".to_owned() } else { named }
+}
+
+/// One line: a parser goes on with the lines around its place, in a file that may hold keys and tokens.
+fn unreadable(files: &str, error: &KubeconfigError) -> anyhow::Error {
+    let told = error.to_string();
+    let told = told.lines().next().unwrap_or_default();
+    anyhow::anyhow!(
+        "no access to a Kubernetes API by {files}: {told}; run in a pod, or name a right file in KUBECONFIG"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::config::Kubeconfig;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_kubeconfig_is_told_in_one_line_without_what_stands_in_it() {
+        let text = "users:\n- name: us\n  user: {token: swordfish, exec: 7}\n";
+        let error = Kubeconfig::from_yaml(text).unwrap_err();
+        let told = format!("{:#}", unreadable("/etc/broken", &error));
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains("/etc/broken: failed to parse") && told.contains("KUBECONFIG"), "{told}");
+        assert!(!told.contains("swordfish"), "{told}");
+    }
 }
