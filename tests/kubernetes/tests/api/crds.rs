@@ -218,7 +218,9 @@ pub(crate) fn a_status_is_taken_as_it_is_made_waited_for_and_shown_in_columns(
     let again =
         policy_status(&stands["status"], &said, &targets, Moment { time: "2026-01-31T09:00:00Z", ..at });
     ensure!(again.is_none(), "the server's own form is no change: {again:#?}");
-    columns(cluster)
+    columns(cluster)?;
+    // Its anchor would be trusted from now on.
+    cluster.kubectl(&["delete", "meshtrust", "mesh"]).map(drop)
 }
 
 fn columns(cluster: &Cluster) -> Result<()> {

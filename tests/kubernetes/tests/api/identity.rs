@@ -11,9 +11,12 @@ use crate::world::{AUDIENCE, PATIENCE, World};
 
 fn refused(world: &World, pods: (&Pod, &Pod), (account, token): (&str, &Path), words: &[&str]) -> Result<()> {
     let mut proxy = world.proxy(pods, account, token, &world.anchors()?)?;
-    proxy.wait_for("the controller refuses", PATIENCE)?;
-    let log = proxy.log();
-    for word in words {
+    let log = proxy.until("an answer in its log", PATIENCE, |proxy| {
+        let log = proxy.log();
+        let is_answered = ["the controller refuses", "certified"].iter().any(|said| log.contains(said));
+        Ok(is_answered.then_some(log))
+    })?;
+    for word in ["the controller refuses"].iter().chain(words) {
         ensure!(log.contains(word), "{word:?} is missing in {log}");
     }
     let secret = std::fs::read_to_string(token)?;
@@ -64,10 +67,13 @@ pub(crate) fn a_token_of_another_audience_another_account_or_nobody_is_refused_w
     refused(world, pods, ("orders", &good), &["/sa/orders", "/sa/web"])?;
     let garbage = world.file("garbage", "no-token-at-all.no-token-at-all.no-token-at-all")?;
     refused(world, pods, ("web", &garbage), &["the API server does not take the token"])?;
-    // The API server gives none that ends sooner than in ten minutes; one of a pod that is gone it
-    // refuses at once.
+    // The API server gives none that ends sooner than in ten minutes; one of a pod that is gone it refuses
+    // once it has forgotten that it took it, which is ten seconds after.
+    world.proxy(pods, "web", &good, &world.anchors()?)?.wait_for("certified", PATIENCE)?;
     world.cluster.kubectl(&["delete", "pod", "web-0", "-n", "shop", "--now"])?;
-    refused(world, pods, ("web", &good), &["the API server does not take the token"])?;
+    until("the token of a pod that is gone to be refused", PATIENCE, || {
+        Ok(refused(world, pods, ("web", &good), &["the API server does not take the token"]).ok())
+    })?;
 
     let (_, metrics) = controller.get("http://127.0.0.1:8087/metrics")?;
     for outcome in ["Accepted", "Audience", "Refused"] {
@@ -141,6 +147,7 @@ pub(crate) fn an_issuer_of_cert_managers_shape_signs_with_its_chain_and_another_
     })?;
     let mut proxy = world.proxy((&web, &controller), "web", &token, &world.anchors()?)?;
     proxy.wait_for("certified", PATIENCE)?;
+    drop(proxy);
 
     // A Secret that cannot be used is told, and the last good issuer goes on.
     world.cluster.kubectl(&[

@@ -69,7 +69,8 @@ impl World {
         ];
         self.cluster.kubectl(&[&["delete", "--ignore-not-found"], &everywhere[..]].concat())?;
         if self.namespace != "default" {
-            self.cluster.kubectl(&["delete", "namespace", self.namespace, "--wait=false"])?;
+            let namespace = ["delete", "namespace", "--ignore-not-found", self.namespace, "--wait=false"];
+            self.cluster.kubectl(&namespace)?;
             self.namespace = "default";
         }
         let made = "--selector=app.kubernetes.io/managed-by=tidegate-controller";
