@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -23,12 +24,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::asked::{FIELD_MANAGER, Refusal, ask, is_ours, labels, named};
+use crate::installation::Installation;
 use crate::issue::Troubles;
 
 /// The ConfigMap's name.
 pub(crate) const NAME: &str = "tidegate-anchors";
 /// Its key: PEM, as proxies read it.
 const KEY: &str = "anchors.pem";
+/// What is in trouble when nobody knows whose the ConfigMaps are.
+const OWNER: &str = "the owner of the anchors";
 
 /// The namespaces that need anchors; `None` until they are known, so that nothing is taken away before.
 pub(crate) type Namespaces = watch::Receiver<Option<Arc<BTreeSet<String>>>>;
@@ -36,6 +40,7 @@ pub(crate) type Namespaces = watch::Receiver<Option<Arc<BTreeSet<String>>>>;
 /// Keeps the ConfigMaps.
 pub(crate) struct Anchors {
     client: Client,
+    installation: Arc<Installation>,
     namespaces: Namespaces,
     anchors: watch::Receiver<Arc<str>>,
     leads: watch::Receiver<bool>,
@@ -62,12 +67,12 @@ struct Kept {
 impl Anchors {
     /// Anchors come as [`crate::issue::Authority::anchors`] tells them.
     pub(crate) fn new(
-        client: Client,
+        (client, installation): (Client, Arc<Installation>),
         (namespaces, anchors): (Namespaces, watch::Receiver<Arc<str>>),
         leads: watch::Receiver<bool>,
         troubles: Arc<Troubles>,
     ) -> Self {
-        Self { client, namespaces, anchors, leads, troubles, found: Found::default() }
+        Self { client, installation, namespaces, anchors, leads, troubles, found: Found::default() }
     }
 
     /// Goes on until it is dropped.
@@ -100,14 +105,9 @@ impl Anchors {
         let is_leader = *self.leads.borrow_and_update();
         let Some(namespaces) = namespaces.filter(|_| is_leader && self.found.is_known) else { return };
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        for namespace in self.found.missing(&namespaces, &digest) {
-            let done = self.apply(&namespace, &text).await;
-            if done.is_ok() {
-                self.found.all.insert(namespace.clone(), Kept { digest, is_ours: true });
-            }
-            if self.note(&namespace, done).is_break() {
-                return;
-            }
+        let missing = self.found.missing(&namespaces, &digest);
+        if !missing.is_empty() && self.add(missing, (&text, digest)).await.is_break() {
+            return;
         }
         for namespace in self.found.needless(&namespaces) {
             let done = self.remove(&namespace).await;
@@ -118,6 +118,28 @@ impl Anchors {
                 return;
             }
         }
+    }
+
+    /// Writes the anchors there, each with the owner there is now.
+    async fn add(&mut self, namespaces: Vec<String>, (text, digest): (&str, [u8; 32])) -> ControlFlow<()> {
+        let owner = match self.installation.owner().await {
+            Ok(owner) => {
+                self.troubles.forget(OWNER);
+                owner.unwrap_or_default()
+            }
+            Err(refusal) => {
+                self.troubles.note(OWNER, Err(&refusal.into()));
+                return ControlFlow::Break(());
+            }
+        };
+        for namespace in namespaces {
+            let done = self.apply(&namespace, text, &owner).await;
+            if done.is_ok() {
+                self.found.all.insert(namespace.clone(), Kept { digest, is_ours: true });
+            }
+            self.note(&namespace, done)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// An API server that is away is not asked about the other namespaces too.
@@ -141,10 +163,11 @@ impl Anchors {
         ControlFlow::Continue(())
     }
 
-    async fn apply(&self, namespace: &str, text: &str) -> Result<(), Refusal> {
+    async fn apply(&self, namespace: &str, text: &str, owner: &[OwnerReference]) -> Result<(), Refusal> {
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": NAME, "namespace": namespace, "labels": labels()},
+            "metadata": {"name": NAME, "namespace": namespace, "labels": labels(),
+                         "ownerReferences": owner},
             "data": {KEY: text}});
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();

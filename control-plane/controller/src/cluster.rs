@@ -32,6 +32,10 @@
 //! - apiGroups: [apiextensions.k8s.io]
 //!   resources: [customresourcedefinitions]
 //!   verbs: [get, list, watch]
+//! - apiGroups: [rbac.authorization.k8s.io]
+//!   resources: [clusterroles]
+//!   resourceNames: [tidegate-controller]
+//!   verbs: [get]
 //! ```
 //!
 //! in a Role of its own namespace:
@@ -84,6 +88,7 @@ use crate::admin::Admin;
 use crate::config::{Cluster, Config};
 use crate::identity::{self, ClusterIdentity};
 use crate::inject::Webhook;
+use crate::installation::Installation;
 use crate::intake::News;
 use crate::issue::Owners;
 use crate::lease::Lease;
@@ -102,6 +107,7 @@ use watching::{Health, Heard, Watch};
 /// When there is no access to one.
 pub(crate) async fn open(place: Cluster, config: &Config, shared: &Shared) -> anyhow::Result<Standing> {
     let client = client::connect().await?;
+    let installation = Arc::new(Installation::new(client.clone()));
     let settings = identity::Settings {
         namespace: place.namespace.to_string(),
         trust_domain: config.trust_domain.to_string(),
@@ -109,7 +115,8 @@ pub(crate) async fn open(place: Cluster, config: &Config, shared: &Shared) -> an
         lifetime: config.leaf_lifetime,
     };
     let (identity, reviews) =
-        ClusterIdentity::open(client.clone(), &settings, shared.metrics.clone()).await?;
+        ClusterIdentity::open((client.clone(), installation.clone()), &settings, shared.metrics.clone())
+            .await?;
     shared.admin.set_troubles(identity.troubles.clone());
     let authority = identity.authority.clone();
     let tls = Arc::new(Tls::new(authority.clone(), config.identity()?, limits::LEAF_LIFETIME)?);
@@ -121,7 +128,7 @@ pub(crate) async fn open(place: Cluster, config: &Config, shared: &Shared) -> an
     let seen_of_kinds = source.told.subscribe();
     parts.add("the watching of the cluster", source.run());
     let seen = (shared.admin.clone(), shared.metrics.clone());
-    let lease = Lease::new(client.clone(), (place.namespace.as_str(), &place.pod), seen);
+    let lease = Lease::new((client.clone(), installation), (place.namespace.as_str(), &place.pod), seen);
     let leads = lease.may_write();
     let known = (shared.documents.clone(), shared.proxies.clone());
     let told = Told { seen: seen_of_kinds, leads: leads.clone(), troubles: identity.troubles.clone() };

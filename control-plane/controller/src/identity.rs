@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::anchors::Anchors;
 use crate::documents::Documents;
+use crate::installation::Installation;
 use crate::intake::Follow;
 use crate::issue::{Authority, Expiry, IssuerSecret, Reviews, Troubles};
 use crate::metrics::Metrics;
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
 /// Identity in a cluster.
 pub(crate) struct ClusterIdentity {
     client: Client,
+    installation: Arc<Installation>,
     secret: IssuerSecret,
     /// Who signs.
     pub(crate) authority: Arc<Authority>,
@@ -46,25 +48,27 @@ impl ClusterIdentity {
     /// # Errors
     /// When the issuer cannot be used or a permission is missing: the object and the remedy.
     pub(crate) async fn open(
-        client: Client,
+        (client, installation): (Client, Arc<Installation>),
         settings: &Settings,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<(Self, Reviews)> {
         let troubles = Arc::new(Troubles::new(metrics.identity.clone()));
-        let place = (client.clone(), settings.namespace.as_str());
-        let secret = IssuerSecret::new(place, &settings.trust_domain, settings.lifetime, troubles.clone());
-        let webhook = WebhookTls::new(client.clone(), &settings.namespace, troubles.clone())?;
+        let place = || (client.clone(), settings.namespace.as_str(), installation.clone());
+        let secret = IssuerSecret::new(place(), &settings.trust_domain, settings.lifetime, troubles.clone());
+        let webhook = WebhookTls::new(place(), troubles.clone())?;
         let authority = Arc::new(secret.open().await?);
         let reviews = Reviews::new(client.clone(), settings.audience.clone(), metrics.identity.clone());
-        Ok((Self { client, secret, authority, webhook: Arc::new(webhook), troubles, metrics }, reviews))
+        let webhook = Arc::new(webhook);
+        Ok((Self { client, installation, secret, authority, webhook, troubles, metrics }, reviews))
     }
 
     /// What goes on as long as the program does, and what tells it of anchors and namespaces; `leads` says
     /// whether this replica is the one that writes.
     pub(crate) fn parts(self, leads: &watch::Receiver<bool>) -> (Vec<Part>, Trusted) {
-        let Self { client, secret, authority, webhook, troubles, metrics } = self;
+        let Self { client, installation, secret, authority, webhook, troubles, metrics } = self;
         let (tell, namespaces) = watch::channel(None);
-        let anchors = Anchors::new(client, (namespaces, authority.anchors()), leads.clone(), troubles);
+        let anchors =
+            Anchors::new((client, installation), (namespaces, authority.anchors()), leads.clone(), troubles);
         let expiry = Expiry::new(authority.clone(), Some(webhook.clone()), metrics.identity.clone());
         let trusted = Trusted { authority: authority.clone(), namespaces: tell };
         let parts: Vec<Part> = vec![

@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::asked::labels;
+use crate::installation::Installation;
 use crate::metrics::Metrics;
 
 /// The Lease's name.
@@ -43,6 +45,7 @@ const _: () = assert!(GIVE_UP.as_secs() < DURATION.as_secs());
 /// Takes and keeps the Lease.
 pub(crate) struct Lease {
     api: Api<Record>,
+    installation: Arc<Installation>,
     /// Who we are: no two processes are called alike.
     holder: String,
     may_write: watch::Sender<bool>,
@@ -70,12 +73,13 @@ pub(crate) struct Leader {
 impl Lease {
     /// Of `namespace`, for `pod`; not held yet.
     pub(crate) fn new(
-        client: kube::Client,
+        (client, installation): (kube::Client, Arc<Installation>),
         (namespace, pod): (&str, &str),
         (admin, metrics): (Arc<Admin>, Arc<Metrics>),
     ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
+            installation,
             holder: format!("{pod}_{:016x}", fastrand::u64(..)),
             may_write: watch::Sender::new(false),
             seen: None,
@@ -126,7 +130,7 @@ impl Lease {
                 retry()
             }
             Ok(Err(error)) => {
-                self.complain(Some(told(&error)));
+                self.complain(Some(error));
                 retry()
             }
             Err(_) => {
@@ -140,10 +144,16 @@ impl Lease {
     }
 
     /// Whether the Lease is ours now.
-    async fn ask(&mut self) -> kube::Result<bool> {
-        let Some(found) = self.api.get_opt(NAME).await? else {
+    async fn ask(&mut self) -> Result<bool, String> {
+        let Some(found) = self.api.get_opt(NAME).await.map_err(|error| told(&error))? else {
+            let owner = self.installation.owner().await.map_err(|refusal| refusal.to_string())?;
             let record = Record {
-                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    labels: Some(labels()),
+                    owner_references: owner,
+                    ..ObjectMeta::default()
+                },
                 spec: Some(self.taken(None)),
             };
             return self.written(self.api.create(&PostParams::default(), &record).await);
@@ -158,14 +168,14 @@ impl Lease {
     }
 
     /// 409 says that another was faster: the record will tell who.
-    fn written(&mut self, answer: kube::Result<Record>) -> kube::Result<bool> {
+    fn written(&mut self, answer: kube::Result<Record>) -> Result<bool, String> {
         match answer {
             Ok(record) => {
                 self.see(&record);
                 Ok(true)
             }
             Err(kube::Error::Api(status)) if status.code == 409 && self.renewed.is_none() => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(told(&error)),
         }
     }
 

@@ -11,6 +11,7 @@ mod documents;
 mod identity;
 mod index;
 mod inject;
+mod installation;
 mod intake;
 mod issue;
 mod lease;

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::asked::{FIELD_MANAGER, ask, changes, is_ours, labels, named};
+use crate::installation::Installation;
 use crate::issue::Troubles;
 use material::{Due, Material};
 
@@ -44,6 +45,7 @@ pub(crate) struct WebhookTls {
     api: Api<Secret>,
     object: String,
     dns_name: String,
+    installation: Arc<Installation>,
     troubles: Arc<Troubles>,
     served: Arc<Served>,
     config: Arc<ServerConfig>,
@@ -59,7 +61,10 @@ impl WebhookTls {
     ///
     /// # Errors
     /// When TLS 1.3 is not there.
-    pub(crate) fn new(client: Client, namespace: &str, troubles: Arc<Troubles>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        (client, namespace, installation): (Client, &str, Arc<Installation>),
+        troubles: Arc<Troubles>,
+    ) -> anyhow::Result<Self> {
         let served = Arc::new(Served::default());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -73,6 +78,7 @@ impl WebhookTls {
             client,
             object: named::<Secret>(namespace, NAME),
             dns_name: format!("{SERVICE}.{namespace}.svc"),
+            installation,
             troubles,
             served,
             config: Arc::new(config),
@@ -162,6 +168,7 @@ impl WebhookTls {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
                 labels: Some(labels()),
+                owner_references: self.installation.owner().await?,
                 ..ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),

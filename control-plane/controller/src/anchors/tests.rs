@@ -19,7 +19,9 @@ fn rig() -> Rig {
         (watch::Sender::new(None), watch::Sender::new("one".into()), watch::Sender::new(true));
     let troubles = Arc::new(Troubles::new(Counts::default()));
     let told = (namespaces.subscribe(), pem.subscribe());
-    let anchors = Anchors::new(server.client(), told, leads.subscribe(), troubles.clone());
+    let client = server.client();
+    let owned = (client.clone(), Arc::new(Installation::new(client)));
+    let anchors = Anchors::new(owned, told, leads.subscribe(), troubles.clone());
     Rig { server, anchors, namespaces, pem, leads, troubles }
 }
 
@@ -42,6 +44,8 @@ impl Rig {
         object["data"][KEY].as_str().map(str::to_owned)
     }
 }
+
+const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/tidegate-controller";
 
 fn path(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps/{NAME}")
@@ -76,7 +80,7 @@ async fn what_is_in_step_is_not_written_again_and_a_change_is() {
     rig.pem.send_replace("two".into());
     rig.anchors.write().await;
     rig.anchors.write().await;
-    assert_eq!(rig.server.asked(), [format!("PATCH {}", path("shop"))]);
+    assert_eq!(rig.server.asked(), [format!("GET {ROLE}"), format!("PATCH {}", path("shop"))]);
     assert_eq!(rig.text("shop").as_deref(), Some("two"));
 }
 
@@ -90,7 +94,8 @@ async fn one_that_was_deleted_or_changed_comes_back() {
     assert_eq!(rig.text("shop").as_deref(), Some("one"));
     rig.anchors.found.take(Event::Apply(config_map("shop", "forged", labels())));
     rig.anchors.write().await;
-    assert_eq!(rig.server.asked().len(), 2);
+    let asked = rig.server.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.starts_with("PATCH")).count(), 2, "{asked:?}");
 }
 
 #[tokio::test]
@@ -129,4 +134,25 @@ async fn a_missing_permission_stands_with_its_object_until_it_is_given_and_an_en
     rig.server.allow();
     rig.anchors.write().await;
     assert!(rig.troubles.list().is_empty());
+}
+
+#[tokio::test]
+async fn every_one_belongs_to_the_role_and_none_is_made_once_that_is_gone() {
+    let mut rig = rig();
+    rig.server.put(ROLE, json!({"metadata": {"name": "tidegate-controller", "uid": "7"}}));
+    rig.listed(Vec::new());
+    rig.want(&["edge", "shop"]);
+    rig.anchors.write().await;
+    for namespace in ["edge", "shop"] {
+        let owners = rig.server.get(&path(namespace)).unwrap()["metadata"]["ownerReferences"].clone();
+        assert_eq!(owners[0]["uid"], "7", "{owners}");
+    }
+    let asked = rig.server.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.contains(ROLE)).count(), 1, "once for all: {asked:?}");
+
+    rig.server.remove(ROLE);
+    rig.want(&["edge", "shop", "zone"]);
+    rig.anchors.write().await;
+    assert!(rig.text("zone").is_none());
+    assert!(rig.troubles.list()[OWNER].contains("ClusterRole tidegate-controller"));
 }

@@ -2,8 +2,8 @@
 //!
 //! Its shape is cert-manager's: `tls.crt` (the issuer's certificate and those between it and its root),
 //! `tls.key`, and `ca.crt` (the root) where it is known. The controller makes it when it is absent and
-//! never writes over one: whoever brought it renews it, and every replica takes the new one when it sees
-//! it. Two replicas that start at once both try to make it; the API server lets one, the other reads.
+//! never writes over one: whoever brought it renews and owns it, and every replica takes the new one when
+//! it sees it. Two replicas that start at once both try to make it; the API server lets one, the other reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use super::Troubles;
 use super::authority::Authority;
 use super::issuer::{Issuer, Material};
 use crate::asked::{FIELD_MANAGER, Refusal, ask, changes, labels, named};
+use crate::installation::Installation;
 
 /// The Secret's name.
 pub(crate) const NAME: &str = "tidegate-issuer";
@@ -29,22 +30,24 @@ pub(crate) const NAME: &str = "tidegate-issuer";
 pub(crate) struct IssuerSecret {
     api: Api<Secret>,
     object: String,
+    installation: Arc<Installation>,
     trust_domain: String,
     lifetime: Duration,
     troubles: Arc<Troubles>,
 }
 
 impl IssuerSecret {
-    /// Of the controller's own namespace; certificates live `lifetime` at most.
+    /// Of the controller's own namespace, and whose it is when it is made; certificates live `lifetime` at
+    /// most.
     pub(crate) fn new(
-        (client, namespace): (Client, &str),
+        (client, namespace, installation): (Client, &str, Arc<Installation>),
         trust_domain: &str,
         lifetime: Duration,
         troubles: Arc<Troubles>,
     ) -> Self {
         let object = named::<Secret>(namespace, NAME);
         let api = Api::namespaced(client, namespace);
-        Self { api, object, trust_domain: trust_domain.to_owned(), lifetime, troubles }
+        Self { api, object, installation, trust_domain: trust_domain.to_owned(), lifetime, troubles }
     }
 
     /// Reads the issuer, or makes it; waits for an API server that is away.
@@ -73,7 +76,8 @@ impl IssuerSecret {
         }
         let material = Issuer::make(&self.trust_domain, None)?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
-        let secret = secret(material);
+        let mut secret = secret(material);
+        secret.metadata.owner_references = self.installation.owner().await?;
         match ask(format!("create {}", self.object), self.api.create(&params, &secret)).await {
             Ok(secret) => {
                 tracing::info!(object = self.object, "issuer made");

@@ -12,6 +12,7 @@ use crate::proxies::Proxies;
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/tidegate/leases";
 const KEY: &str = "tidegate/tidegate-controller";
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 
 struct Replica {
     may: watch::Receiver<bool>,
@@ -26,7 +27,9 @@ impl Replica {
         let documents = Arc::new(Documents::new(crate::index::tests::mesh(), Sidecars::Asked));
         let proxies = Arc::new(Proxies::new(documents, metrics.clone()));
         let admin = Arc::new(Admin::new("cluster.local".to_owned(), metrics.clone(), proxies));
-        let lease = Lease::new(server.client(), ("tidegate", pod), (admin, metrics));
+        let client = server.client();
+        let owned = (client.clone(), Arc::new(Installation::new(client)));
+        let lease = Lease::new(owned, ("tidegate", pod), (admin, metrics));
         let (may, stop, name) = (lease.may_write(), CancellationToken::new(), lease.holder.clone());
         let task = tokio::spawn(lease.run(stop.clone()));
         Self { may, stop, task, name }
@@ -122,4 +125,17 @@ async fn of_two_that_take_at_once_one_is_refused() {
     assert_ne!(one.may(), two.may());
     let holds = if one.may() { &one.name } else { &two.name };
     assert_eq!(holder(&server), *holds);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_belongs_to_the_role_and_is_not_made_anew_once_that_is_gone() {
+    let server = Server::new();
+    server.put(ROLES, json!({"metadata": {"name": "tidegate-controller", "uid": "7"}}));
+    let mut one = Replica::start(&server, "one");
+    one.until(true).await;
+    assert_eq!(server.get(LEASES, KEY).unwrap()["metadata"]["ownerReferences"][0]["uid"], "7");
+    server.remove(ROLES, "tidegate-controller");
+    server.remove(LEASES, KEY);
+    one.until(false).await;
+    assert!(server.get(LEASES, KEY).is_none());
 }

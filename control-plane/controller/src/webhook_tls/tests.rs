@@ -20,7 +20,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn webhook(server: &Scripted) -> WebhookTls {
     let troubles = Arc::new(Troubles::new(Counts::default()));
-    WebhookTls::new(server.client(), "tidegate", troubles).unwrap()
+    let client = server.client();
+    let place = (client.clone(), "tidegate", Arc::new(Installation::new(client)));
+    WebhookTls::new(place, troubles).unwrap()
 }
 
 fn configurations(server: &Scripted) {
@@ -83,6 +85,8 @@ const NAME_OF_SERVICE: &str = "tidegate-controller.tidegate.svc";
 async fn a_certificate_is_made_served_and_told_to_every_webhook() {
     let server = Scripted::default();
     configurations(&server);
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/tidegate-controller";
+    server.put(role, json!({"metadata": {"name": "tidegate-controller", "uid": "7"}}));
     let webhook = webhook(&server);
     assert!(!is_trusted(&webhook, &[ca()], NAME_OF_SERVICE).await, "nothing is served before");
     assert_eq!(webhook.keep(true, SystemTime::now()).await.unwrap(), Due::Nothing);
@@ -90,6 +94,7 @@ async fn a_certificate_is_made_served_and_told_to_every_webhook() {
     assert!(is_trusted(&webhook, &known, NAME_OF_SERVICE).await);
     assert!(!is_trusted(&webhook, &known, "tidegate-controller.other.svc").await);
     assert_eq!(bundles(&server), vec![json!(data(&server)["ca.crt"]); 4]);
+    assert_eq!(server.get(SECRET).unwrap()["metadata"]["ownerReferences"][0]["uid"], "7");
     let hook = &server.get(INJECTOR).unwrap()["webhooks"][1];
     assert_eq!(hook["clientConfig"]["service"]["namespace"], "tidegate", "the rest is left alone");
 }

@@ -8,7 +8,8 @@ use kubernetes::{Api, chart, image};
 use lab::until;
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::webhook::told;
+use crate::world::{PATIENCE, World};
 
 const CONTROLLER: &str = "system:serviceaccount:tidegate:tidegate-controller";
 const HA: &str = "charts/tidegate/values-ha.yaml";
@@ -48,17 +49,17 @@ fn pod_monitors() -> String {
 
 pub(crate) fn helm_installs_upgrades_and_leaves_no_trace(world: &mut World) -> Result<()> {
     world.leave()?;
-    let api = world.api();
+    let api = world.api().clone();
     api.kubectl(&["create", "namespace", chart::NAMESPACE])?;
-    api.kubectl(&["create", "namespace", "square"])?;
-    let before = everything(api)?;
+    api.apply(SQUARE)?;
+    let before = everything(&api)?;
 
     // Helm itself keeps the kinds, unless it is told otherwise.
     let folder = chart::folder();
     let all = ["tidegate", &folder, "--namespace", chart::NAMESPACE, "--set", "crds.keep=false"];
     api.helm(&[&["install"], &all[..]].concat())?;
-    make_what_the_controller_makes(api)?;
-    controller_may_do_its_work_and_no_more(api)?;
+    controller_makes_what_its_role_owns(world, "helm-1")?;
+    controller_may_do_its_work_and_no_more(&api)?;
 
     api.helm(&[&["upgrade"], &all[..], &["--set", "controller.log=debug"]].concat())?;
     let bundles = "jsonpath={.webhooks[*].clientConfig.caBundle}";
@@ -76,85 +77,86 @@ pub(crate) fn helm_installs_upgrades_and_leaves_no_trace(world: &mut World) -> R
     ensure!(!said.status.success() && told.contains("helm uninstall tidegate -n tidegate"), "{told}");
 
     api.helm(&["uninstall", "tidegate", "--namespace", chart::NAMESPACE, "--wait"])?;
-    only_what_was_there(api, &before)?;
+    only_what_was_there(&api, &before)?;
     api.kubectl(&["delete", "namespace", "--ignore-not-found", chart::NAMESPACE, "square"]).map(drop)
 }
 
 pub(crate) fn tidegate_installs_and_leaves_no_trace(world: &mut World) -> Result<()> {
     world.leave()?;
-    let api = world.api();
-    api.kubectl(&["create", "namespace", "square"])?;
-    let before = everything(api)?;
-    let run = |args: &[&str]| -> Result<(bool, String)> {
-        let out = world.tidegate(args)?;
-        let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
-        Ok((out.status.success(), said))
-    };
+    let api = world.api().clone();
+    api.apply(SQUARE)?;
+    let before = everything(&api)?;
 
-    let (is_well, printed) = run(&["install", "--dry-run", "--image", image::TIDEGATE])?;
-    ensure!(is_well && everything(api)? == before, "--dry-run failed or changed something: {printed}");
+    let (is_well, printed) = run(world, &["install", "--dry-run", "--image", image::TIDEGATE])?;
+    ensure!(is_well && everything(&api)? == before, "--dry-run failed or changed something: {printed}");
 
-    let (is_well, said) = run(&["install", "--image", image::TIDEGATE, "--replicas", "2", "--wait", "0s"])?;
+    let (is_well, said) =
+        run(world, &["install", "--image", image::TIDEGATE, "--replicas", "2", "--wait", "0s"])?;
     ensure!(is_well, "{said}");
     let deployment = api.get(&["deployment/tidegate-controller", "-n", chart::NAMESPACE])?;
     ensure!(deployment["spec"]["replicas"] == 2, "{deployment}");
     // What is printed is for others to apply, such as a repository of manifests.
     let how = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--field-manager=tidegate"];
     api.feed(&[&how[..], &["-f", "-"]].concat(), &printed)?;
-    make_what_the_controller_makes(api)?;
+    controller_makes_what_its_role_owns(world, "install-1")?;
 
-    let (is_well, said) = run(&["upgrade-check"])?;
-    ensure!(!is_well && said.contains("tls.crt holds no certificate"), "{said}");
+    let (is_well, said) = run(world, &["upgrade-check"])?;
+    ensure!(is_well && said.contains("all of version"), "{said}");
 
+    // Nobody answers for the webhook any more, and it looks as if somebody had.
     api.apply(
         &json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "web", "namespace": "square", "annotations": {"tidegate.dev/injected": "0.1.0"}},
+        "metadata": {"name": "web", "namespace": "square", "annotations": {"tidegate.dev/injected": "0.1.0"},
+                     "labels": {"tidegate.dev/inject": "disabled"}},
         "spec": {"containers": [{"name": "web", "image": "web"}]}})
         .to_string(),
     )?;
-    let (is_well, said) = run(&["uninstall", "--purge-crds"])?;
+    let (is_well, said) = run(world, &["uninstall", "--purge-crds"])?;
     ensure!(!is_well && said.contains("square/web") && said.contains("nothing was changed"), "{said}");
     api.kubectl(&["delete", "pod", "web", "--namespace", "square", "--now"])?;
 
-    let (is_well, said) = run(&["uninstall", "--purge-crds"])?;
+    let (is_well, said) = run(world, &["uninstall", "--purge-crds"])?;
     ensure!(is_well, "{said}");
-    only_what_was_there(api, &before)?;
+    only_what_was_there(&api, &before)?;
     api.kubectl(&["delete", "namespace", "--ignore-not-found", chart::NAMESPACE, "square"]).map(drop)
 }
 
-/// What a controller makes at run time, made with its own rights and owned as it owns them: by its role, so
-/// that Kubernetes removes them after it.
-fn make_what_the_controller_makes(api: &Api) -> Result<()> {
-    let role = api.get(&["clusterrole/tidegate-controller"])?;
-    let owner = json!([{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                        "name": "tidegate-controller", "uid": role["metadata"]["uid"]}]);
-    let object = |kind: &str, version: &str, namespace: &str, name: &str| {
-        json!({"apiVersion": version, "kind": kind,
-               "metadata": {"name": name, "namespace": namespace, "ownerReferences": owner}})
-    };
-    let mut objects = vec![
-        object("Secret", "v1", chart::NAMESPACE, "tidegate-issuer"),
-        object("Secret", "v1", chart::NAMESPACE, "tidegate-webhook-tls"),
-        object("Lease", "coordination.k8s.io/v1", chart::NAMESPACE, "tidegate-controller"),
-        object("ConfigMap", "v1", "square", "tidegate-anchors"),
-    ];
-    for secret in &mut objects[..2] {
-        secret["type"] = json!("kubernetes.io/tls");
-        secret["stringData"] = json!({"tls.crt": "none", "tls.key": "none"});
-    }
-    for object in objects {
-        api.feed(&["create", "--as", CONTROLLER, "-f", "-"], &object.to_string())?;
-    }
-    let bundle = json!([0, 1].map(|at| {
-        json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": BUNDLE})
-    }));
-    let target = ["mutatingwebhookconfiguration", "tidegate-injector", "--type=json"];
-    api.kubectl(&[&["patch", "--as", CONTROLLER], &target[..], &["-p", &bundle.to_string()]].concat())?;
-    Ok(())
+/// Whether our command line ended well, and what it said.
+fn run(world: &World, args: &[&str]) -> Result<(bool, String)> {
+    let out = world.tidegate(args)?;
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    Ok((out.status.success(), said))
 }
 
-/// The API server wants PEM there, and looks no closer than that it is a certificate.
-const BUNDLE: &str = include_str!("bundle.txt");
+/// A namespace whose pods ask for sidecars.
+const SQUARE: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: square, labels: {tidegate.dev/inject: enabled}}
+";
+
+/// What the controller makes at run time is there, and each of it owned by the role of the installation, so
+/// that Kubernetes removes it after that. As its pods do, the controller ends before anything is taken out.
+fn controller_makes_what_its_role_owns(world: &mut World, name: &str) -> Result<()> {
+    world.namespace = chart::NAMESPACE;
+    let (_pod, mut process) = world.controller(name)?;
+    world.serves(&mut process)?;
+    told(world)?;
+    let role = world.cluster.get(&["clusterrole/tidegate-controller"])?["metadata"]["uid"].clone();
+    for (object, namespace) in [
+        ("secret/tidegate-issuer", chart::NAMESPACE),
+        ("secret/tidegate-webhook-tls", chart::NAMESPACE),
+        ("lease/tidegate-controller", chart::NAMESPACE),
+        ("configmap/tidegate-anchors", "square"),
+    ] {
+        let made = process.until(&format!("{object} in {namespace}"), PATIENCE, |_| {
+            Ok(world.cluster.get(&[object, "-n", namespace]).ok())
+        })?;
+        let owners = &made["metadata"]["ownerReferences"];
+        ensure!(role.is_string() && owners[0]["uid"] == role, "{object} belongs to {owners}, not to {role}");
+    }
+    Ok(())
+}
 
 fn controller_may_do_its_work_and_no_more(api: &Api) -> Result<()> {
     // Verb, group, resource, namespace, name; nothing where all are meant.
@@ -166,6 +168,7 @@ fn controller_may_do_its_work_and_no_more(api: &Api) -> Result<()> {
         "create authentication.k8s.io tokenreviews . .",
         "patch  . configmaps square tidegate-anchors",
         "get    . secrets tidegate tidegate-issuer",
+        "get    rbac.authorization.k8s.io clusterroles . tidegate-controller",
         "update coordination.k8s.io leases tidegate tidegate-controller",
     ] {
         ensure!(may(api, allowed)?, "the controller may not {allowed}");
@@ -175,6 +178,8 @@ fn controller_may_do_its_work_and_no_more(api: &Api) -> Result<()> {
         "list   . secrets tidegate .",
         "get    . secrets tidegate another",
         "patch  . configmaps square another",
+        "get    rbac.authorization.k8s.io clusterroles . cluster-admin",
+        "patch  rbac.authorization.k8s.io clusterroles . tidegate-controller",
         "create . pods square .",
         "create . pods/exec square .",
         "patch  admissionregistration.k8s.io mutatingwebhookconfigurations . another",
@@ -208,7 +213,10 @@ fn everything(api: &Api) -> Result<BTreeSet<String>> {
         let meta = &item["metadata"];
         format!("{} {} {}", item["kind"], meta["namespace"], meta["name"])
     };
-    Ok(items.iter().map(name).collect())
+    // Kubernetes gives these to every namespace, a moment after it was made.
+    let given = ["\"kube-root-ca.crt\"", "\"default\""];
+    let is_meant = |name: &String| !given.iter().any(|given| name.ends_with(given));
+    Ok(items.iter().map(name).filter(is_meant).collect())
 }
 
 fn only_what_was_there(api: &Api, before: &BTreeSet<String>) -> Result<()> {

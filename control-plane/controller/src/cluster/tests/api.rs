@@ -234,7 +234,8 @@ fn single(path: &str) -> Option<(String, String)> {
         return Some((list, format!("{namespace}/{name}")));
     }
     let (list, name) = path.rsplit_once('/')?;
-    list.ends_with("customresourcedefinitions").then(|| (list.to_owned(), name.to_owned()))
+    let of_the_cluster = ["/customresourcedefinitions", "/clusterroles"];
+    of_the_cluster.iter().any(|kind| list.ends_with(kind)).then(|| (list.to_owned(), name.to_owned()))
 }
 
 fn parameter(query: &str, name: &str) -> String {

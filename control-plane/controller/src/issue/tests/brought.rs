@@ -7,6 +7,7 @@ use rcgen::{BasicConstraints, IsCa, Issuer, KeyUsagePurpose, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::installation::Installation;
 use crate::issue::pem::to_pem;
 use crate::scripted::Scripted;
 
@@ -21,7 +22,9 @@ struct Brought {
 fn rig() -> Brought {
     let server = Scripted::default();
     let troubles = Arc::new(Troubles::new(Counts::default()));
-    let secret = IssuerSecret::new((server.client(), "tidegate"), "cluster.local", DAY, troubles);
+    let client = server.client();
+    let place = (client.clone(), "tidegate", Arc::new(Installation::new(client)));
+    let secret = IssuerSecret::new(place, "cluster.local", DAY, troubles);
     Brought { server, secret }
 }
 
@@ -90,6 +93,22 @@ async fn an_issuer_is_made_once_and_read_from_then_on() {
     assert_eq!(*first.anchors().borrow(), *second.anchors().borrow());
     assert_eq!(rig.server.get(PATH).unwrap(), made);
     assert_eq!(sign_one(&first).chain.len(), 1);
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_made_belongs_to_the_role_and_one_that_was_brought_does_not() {
+    let rig = rig();
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/tidegate-controller";
+    rig.server.put(role, json!({"metadata": {"name": "tidegate-controller", "uid": "7"}}));
+    rig.secret.open().await.unwrap();
+    assert_eq!(rig.server.get(PATH).unwrap()["metadata"]["ownerReferences"][0]["uid"], "7");
+
+    let own = ca("theirs", None, DAY * 365, key());
+    rig.server.put(PATH, object(&[("tls.crt", &own.pem), ("tls.key", &key_pem(&own))]));
+    let brought = rig.server.get(PATH);
+    let authority = Arc::new(rig.secret.open().await.unwrap());
+    rig.secret.follow(&authority, &mut None, SystemTime::now()).await.unwrap();
+    assert_eq!(rig.server.get(PATH), brought);
 }
 
 #[tokio::test]
