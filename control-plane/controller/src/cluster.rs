@@ -94,7 +94,7 @@ use crate::issue::Owners;
 use crate::lease::Lease;
 use crate::parts::Parts;
 use crate::serve::Tls;
-use crate::status::{Statuses, Told};
+use crate::status::{Replicas, Statuses, Told};
 use crate::{Shared, Standing, Trust, bind};
 use gathered::{Gathered, Stage, Step};
 use kind::{DEFINITIONS, Origin};
@@ -120,7 +120,7 @@ pub(crate) async fn open(place: Cluster, config: &Config, shared: &Shared) -> an
     shared.admin.set_troubles(identity.troubles.clone());
     let authority = identity.authority.clone();
     let tls = Arc::new(Tls::new(authority.clone(), config.identity()?, limits::LEAF_LIFETIME)?);
-    let trust = Trust { authority, owners: Owners::Cluster(Box::new(reviews)), tls };
+    let trust = Trust { authority, owners: Owners::Cluster(Box::new(reviews)), tls: tls.clone() };
 
     let mut parts = Parts::new(shared.stop.clone());
     let (tell, news) = mpsc::channel(1);
@@ -130,7 +130,8 @@ pub(crate) async fn open(place: Cluster, config: &Config, shared: &Shared) -> an
     let seen = (shared.admin.clone(), shared.metrics.clone());
     let lease = Lease::new((client.clone(), installation), (place.namespace.as_str(), &place.pod), seen);
     let leads = lease.may_write();
-    let known = (shared.documents.clone(), shared.proxies.clone());
+    let replicas = Replicas::new(shared.documents.clone(), tls, (place.namespace.as_str(), &*place.pod));
+    let known = (shared.documents.clone(), shared.proxies.clone(), replicas);
     let told = Told { seen: seen_of_kinds, leads: leads.clone(), troubles: identity.troubles.clone() };
     let statuses = Statuses::new(client.clone(), known, told, shared.metrics.statuses.clone());
     parts.add("the statuses", statuses.run());

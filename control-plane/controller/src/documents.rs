@@ -118,6 +118,11 @@ impl Documents {
         self.lock().taken.iter().map(|(id, taken)| (id.clone(), *taken)).collect()
     }
 
+    /// The batch with which this object came, or changed last.
+    pub(crate) fn taken(&self, id: &ObjectId) -> Option<u64> {
+        self.lock().taken.get(id).copied()
+    }
+
     /// Asks the index.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&Index) -> T) -> T {
         question(&self.lock().index)

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 use policy::limits;
+use policy::wire::operator::operator_server::OperatorServer;
 use policy::wire::v1::identity_server::IdentityServer;
 use policy::wire::v1::policy_server::PolicyServer;
 use tokio::net::TcpListener;
@@ -145,9 +146,10 @@ async fn serve_until_told(config: Config) -> anyhow::Result<()> {
     let Shared { admin, metrics, documents, proxies, .. } = shared;
     let intake = Intake::new(documents.clone(), follow, (admin, metrics.clone()));
     parts.add("the intake of changes", intake.run(news));
+    let operator = status::Operator::new(documents.clone(), proxies.clone(), config.identity()?);
     let watcher = watch::Watcher::new(documents, proxies, metrics.clone(), config.trust_domain.clone());
     let tls = trust.tls.clone();
-    let routes = routes(&config, trust, watcher, &metrics);
+    let routes = routes(&config, trust, (watcher, operator), &metrics);
     parts.add("the port for proxies", serve::serve(listener, tls.clone(), routes, metrics));
     parts.add("our own certificate", async move { tls.run().await });
     tracing::info!(listen = %config.listen, admin = %config.admin, "tidegate-controller serves");
@@ -164,8 +166,13 @@ impl Shared {
     }
 }
 
-/// Certificates and policy, for proxies.
-fn routes(config: &Config, trust: Trust, watcher: watch::Watcher, metrics: &Arc<Metrics>) -> Routes {
+/// Certificates and policy for proxies, and answers for other replicas.
+fn routes(
+    config: &Config,
+    trust: Trust,
+    (watcher, operator): (watch::Watcher, status::Operator),
+    metrics: &Arc<Metrics>,
+) -> Routes {
     let certifier = issue::Certifier::new(
         trust.authority,
         trust.owners,
@@ -175,7 +182,7 @@ fn routes(config: &Config, trust: Trust, watcher: watch::Watcher, metrics: &Arc<
     let bytes = limits::CONTROL_MESSAGE_BYTES_MAX;
     let certify = IdentityServer::new(certifier).max_decoding_message_size(2 * limits::CERTIFY_BYTES_MAX);
     let policy = PolicyServer::new(watcher).max_decoding_message_size(bytes).max_encoding_message_size(bytes);
-    Routes::new(certify).add_service(policy).prepare()
+    Routes::new(certify).add_service(policy).add_service(OperatorServer::new(operator)).prepare()
 }
 
 /// Turns SIGTERM and SIGINT into `stop`.

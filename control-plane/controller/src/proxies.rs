@@ -61,7 +61,7 @@ impl Rejected {
 }
 
 /// How far the proxies that need something have come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Progress {
     /// How many need it.
     pub(crate) needing: usize,

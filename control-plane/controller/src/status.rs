@@ -3,7 +3,7 @@
 //! ```text
 //!   index ──▶ verdict ──▶ words ──▶ differs from what was written last? ──▶ read, lay over, write
 //!                           ▲
-//!   proxies ──▶ programmed ─┘
+//!   proxies, of other replicas too ──▶ programmed ─┘
 //! ```
 //!
 //! Only the holder of the Lease does it. What there is to say of an object is worked out anew when
@@ -11,9 +11,11 @@
 //! as was written last is not asked for. Where the API server says no, the others go on and this one
 //! is tried again later.
 
+mod answer;
 mod counts;
 mod policies;
 mod programmed;
+mod replicas;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -31,15 +33,17 @@ use resources::conditions::{Condition, ConditionType, Entry, Reason, Truth};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+pub(crate) use answer::Operator;
 pub(crate) use counts::{Outcome, Writes};
+pub(crate) use replicas::Replicas;
 
 use crate::cluster::{Backoff, Refused, Seen};
 use crate::documents::Documents;
 use crate::issue::Troubles;
 use crate::objects::has_status;
-use crate::proxies::Proxies;
-use programmed::Said;
-use verdict::{Part, Verdict};
+use crate::proxies::{Progress, Proxies};
+use programmed::{Heard, Said};
+use verdict::Verdict;
 use write::{Unwritten, Words};
 
 /// A look takes at most this part of the time.
@@ -62,6 +66,7 @@ pub(crate) struct Statuses {
     client: Client,
     documents: Arc<Documents>,
     proxies: Arc<Proxies>,
+    replicas: Replicas,
     told: Told,
     counts: Writes,
     known: BTreeMap<ObjectId, Known>,
@@ -77,8 +82,8 @@ struct Known {
     taken: u64,
     through: u64,
     verdict: Option<Verdict>,
-    said_of_whole: Said,
-    said_of_parts: Vec<Said>,
+    /// What was said of its parts, in the verdict's order.
+    said: Vec<Said>,
     /// What stands in the cluster, and when that was seen.
     written: Option<(Words, Instant)>,
     /// After a failure: not before, and how long to wait after the next.
@@ -90,12 +95,12 @@ impl Statuses {
     /// Of the objects and proxies in `known`.
     pub(crate) fn new(
         client: Client,
-        (documents, proxies): (Arc<Documents>, Arc<Proxies>),
+        (documents, proxies, replicas): (Arc<Documents>, Arc<Proxies>, Replicas),
         told: Told,
         counts: Writes,
     ) -> Self {
         let (known, last, backoff) = (BTreeMap::new(), None, Backoff::new());
-        Self { client, documents, proxies, told, counts, known, last, backoff }
+        Self { client, documents, proxies, replicas, told, counts, known, last, backoff }
     }
 
     /// Goes on until it is dropped.
@@ -116,7 +121,8 @@ impl Statuses {
             let (began, generation) = (Instant::now(), self.documents.generation());
             // Nothing is said before everything is known.
             let due = if generation == 0 { Vec::new() } else { self.look(began).await };
-            let rest = began.elapsed() * LOOK_SHARE;
+            // That another replica takes its time costs us none.
+            let rest = (began.elapsed() - self.replicas.waited().min(began.elapsed())) * LOOK_SHARE;
             let pause = self.write(due).await;
             let whole = began + limits::STATUS_LOOK.max(rest).max(pause);
             let soon = began + limits::STATUS_SOON.max(rest).max(pause);
@@ -144,23 +150,25 @@ impl Statuses {
             }
             is_there
         });
+        let mut subjects = Vec::new();
+        for (place, (id, taken)) in all.iter().filter(|(id, _)| !seen.refused.contains_key(id)).enumerate() {
+            if place % LOOK_STEP == LOOK_STEP - 1 {
+                tokio::task::yield_now().await;
+            }
+            subjects.extend(self.judge(id, *taken).map(|generation| (id.clone(), generation)));
+        }
+        let others = self.replicas.ask(&subjects).await;
         let mut due = Vec::new();
         for (place, (id, taken)) in all.into_iter().enumerate() {
             if place % LOOK_STEP == LOOK_STEP - 1 {
                 tokio::task::yield_now().await;
             }
+            let known = self.known.entry(id.clone()).or_insert_with(|| Known::new(taken));
             let words = match seen.refused.get(&id) {
                 Some(refused) => Some(unreadable(refused, taken > 0)),
-                None => self.words(&id, taken, now),
+                None => known.words(&self.proxies, others.get(&id), now),
             };
-            let known = self.known.entry(id.clone()).or_insert_with(|| Known::new(taken));
-            let is_there = |words: &Words| {
-                known
-                    .written
-                    .as_ref()
-                    .is_some_and(|(written, at)| written == words && now < *at + limits::STATUS_RECHECK)
-            };
-            if let Some(words) = words.filter(|words| !is_there(words)) {
+            if let Some(words) = words.filter(|words| !known.stands(words, now)) {
                 due.push((id, words));
             }
         }
@@ -169,38 +177,20 @@ impl Statuses {
         due
     }
 
-    /// What there is to say of an object that is in force.
-    fn words(&mut self, id: &ObjectId, taken: u64, now: Instant) -> Option<Words> {
+    /// Works out what there is to say of an object that is in force, where it or others changed; of
+    /// which generation that is.
+    fn judge(&mut self, id: &ObjectId, taken: u64) -> Option<i64> {
         let through = self.documents.generation();
         let known = self.known.entry(id.clone()).or_insert_with(|| Known::new(taken));
         if known.taken != taken {
             // It is another: the cluster has another status of it, or none.
-            let (said_of_whole, said_of_parts) =
-                (std::mem::take(&mut known.said_of_whole), std::mem::take(&mut known.said_of_parts));
-            *known = Known { said_of_whole, said_of_parts, ..Known::new(taken) };
+            *known = Known { said: std::mem::take(&mut known.said), ..Known::new(taken) };
         }
         if known.through != through || known.verdict.is_none() {
             known.verdict = self.documents.ask(|index| verdict::verdict(index, id));
             known.through = through;
         }
-        let Verdict { generation, whole, parts } = known.verdict.as_ref()?;
-        let say = |part: &Part, said: &mut Said| {
-            let mut conditions = part.conditions.clone();
-            if let Some(needs) = &part.needs {
-                let progress = self.proxies.progress(needs, taken);
-                conditions.push(said.say(*generation, &progress, now));
-            }
-            conditions
-        };
-        known.said_of_parts.resize_with(parts.len(), Said::default);
-        let of_whole = whole.as_ref().map(|part| say(part, &mut known.said_of_whole));
-        let each = parts.iter().zip(&mut known.said_of_parts);
-        let of_parts = each.map(|((of, part), said)| Entry { of: of.clone(), conditions: say(part, said) });
-        Some(Words {
-            generation: *generation,
-            parts: of_parts.collect(),
-            whole: of_whole.unwrap_or_default(),
-        })
+        known.verdict.as_ref().map(|verdict| verdict.generation)
     }
 
     /// Writes what is due, as much of it as one look may; how long to wait at the least then.
@@ -259,12 +249,49 @@ impl Known {
             taken,
             through: 0,
             verdict: None,
-            said_of_whole: Said::default(),
-            said_of_parts: Vec::new(),
+            said: Vec::new(),
             written: None,
             again: None,
             backoff: Backoff::new(),
         }
+    }
+
+    /// What there is to say, with what the proxies here and those of `others` have acknowledged.
+    fn words(
+        &mut self,
+        proxies: &Proxies,
+        others: Option<&Vec<Option<Vec<Progress>>>>,
+        now: Instant,
+    ) -> Option<Words> {
+        let verdict = self.verdict.as_ref()?;
+        let here = answer::standings(proxies, verdict, self.taken);
+        self.said.resize_with(here.len(), Said::default);
+        let each = verdict.every_part().zip(here).zip(&mut self.said).enumerate();
+        let mut conditions = each.map(|(place, ((part, progress), said))| {
+            let mut conditions = part.conditions.clone();
+            if part.needs.is_some() {
+                let mut heard = Heard { progress, silent: 0 };
+                for other in others.into_iter().flatten() {
+                    heard.add(other.as_ref().and_then(|parts| parts.get(place)));
+                }
+                conditions.push(said.say(verdict.generation, &heard, now));
+            }
+            conditions
+        });
+        let whole = if verdict.whole.is_some() { conditions.next() } else { None };
+        let parts = verdict.parts.iter().zip(conditions);
+        let parts = parts.map(|((of, _), conditions)| Entry { of: of.clone(), conditions });
+        Some(Words {
+            generation: verdict.generation,
+            parts: parts.collect(),
+            whole: whole.unwrap_or_default(),
+        })
+    }
+
+    /// Whether the same was seen in the cluster, not too long ago.
+    fn stands(&self, words: &Words, now: Instant) -> bool {
+        let written = self.written.as_ref();
+        written.is_some_and(|(written, at)| written == words && now < *at + limits::STATUS_RECHECK)
     }
 
     fn ended(&mut self, outcome: Outcome, words: Words) {

@@ -20,6 +20,18 @@ use crate::snapshot::{Document, Version, VersionError};
 #[rustfmt::skip]
 pub mod v1;
 
+/// The generated messages and stubs of `tidegate.operator.v1`, made likewise.
+#[path = "wire/tidegate.operator.v1.rs"]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+#[rustfmt::skip]
+pub mod operator;
+
 /// Why a document from the wire was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {

@@ -7,28 +7,30 @@ fn root() -> PathBuf {
 }
 
 #[test]
-fn policy_messages_are_those_of_the_proto_file() {
+fn messages_are_those_of_the_proto_files() {
     let proto = root().join("proxy/policy/proto");
-    let out = tempfile::tempdir().expect("a temporary directory");
-    let descriptors = protox::compile([proto.join("tidegate/policy/v1/policy.proto")], [&proto])
-        .expect("the proto file compiles");
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .out_dir(out.path())
-        .compile_fds(descriptors)
-        .expect("code is generated");
-    let name = "tidegate.policy.v1.rs";
-    let made = std::fs::read_to_string(out.path().join(name)).expect("the generated file");
-    let kept = root().join("proxy/policy/src/wire").join(name);
-    if std::env::var_os("TIDEGATE_BLESS").is_some() {
-        std::fs::write(&kept, &made).expect("the generated file is written");
+    for of in ["policy", "operator"] {
+        let out = tempfile::tempdir().expect("a temporary directory");
+        let descriptors = protox::compile([proto.join(format!("tidegate/{of}/v1/{of}.proto"))], [&proto])
+            .expect("the proto file compiles");
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .out_dir(out.path())
+            .compile_fds(descriptors)
+            .expect("code is generated");
+        let name = format!("tidegate.{of}.v1.rs");
+        let made = std::fs::read_to_string(out.path().join(&name)).expect("the generated file");
+        let kept = root().join("proxy/policy/src/wire").join(&name);
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            std::fs::write(&kept, &made).expect("the generated file is written");
+        }
+        let is = std::fs::read_to_string(&kept).unwrap_or_default();
+        assert!(
+            is == made,
+            "{} is not what {of}.proto makes: run TIDEGATE_BLESS=1 cargo test -p tests --test tidy",
+            kept.display()
+        );
     }
-    let is = std::fs::read_to_string(&kept).unwrap_or_default();
-    assert!(
-        is == made,
-        "{} is not what policy.proto makes: run TIDEGATE_BLESS=1 cargo test -p tests --test tidy",
-        kept.display()
-    );
 }
 
 #[test]

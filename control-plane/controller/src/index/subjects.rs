@@ -1,5 +1,6 @@
 //! subjects: objects that are told what became of them, and which of several holds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::name::Label;
@@ -10,6 +11,13 @@ use super::routes::{AnyRoute, Kind};
 use super::{Index, Named, has_labels, within};
 
 impl Index {
+    /// Ready endpoints of a Service's port of this name, each with its pod where one is named.
+    pub(crate) fn ready(&self, service: &Named, port: &str) -> Vec<(SocketAddr, Option<String>)> {
+        let spec = self.service(service).and_then(|found| found.ports.iter().find(|spec| spec.name == port));
+        let endpoints = spec.into_iter().flat_map(|spec| self.slice_endpoints(service, spec));
+        endpoints.filter(|(_, one)| one.ready).map(|(at, one)| (at, one.pod.clone())).collect()
+    }
+
     /// The HTTPRoute of this name.
     pub(crate) fn http_route(&self, named: &Named) -> Option<&AnyRoute> {
         self.routes.named(named, Kind::Http)

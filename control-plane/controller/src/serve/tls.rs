@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use policy::identity::Identity;
 use policy::limits;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ServerConfig, ServerConnection};
-use tokio_rustls::TlsAcceptor;
+use rustls::{ClientConfig, ServerConfig, ServerConnection};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use x509_parser::extensions::GeneralName;
 
 use crate::issue::Authority;
@@ -24,6 +24,8 @@ pub(crate) struct Tls {
 /// What connections are accepted with.
 struct Current {
     config: Arc<ServerConfig>,
+    /// The same certificate for connections to other replicas.
+    client: Arc<ClientConfig>,
     not_after: SystemTime,
 }
 
@@ -76,6 +78,16 @@ impl Tls {
         end.duration_since(now).unwrap_or_default().mul_f64(limits::LEAF_RENEW_AT).max(limits::FILE_POLL)
     }
 
+    /// Whom our certificate names.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// For connections to whoever has our own identity.
+    pub(crate) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(self.current.read().unwrap_or_else(PoisonError::into_inner).client.clone())
+    }
+
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone())
     }
@@ -83,13 +95,20 @@ impl Tls {
 
 fn config(authority: &Authority, identity: &Identity, lifetime: Duration) -> anyhow::Result<Current> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = Arc::new(authority.roots()?);
     // Certify comes before there is a certificate, so none is demanded here; Watch does.
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()?), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .context("cannot verify clients with these anchors")?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .context("cannot verify clients with these anchors")?;
     let (leaf, key) = authority.own(identity, SystemTime::now(), lifetime)?;
+    let mut client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("TLS 1.3 is not there")?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(leaf.chain.clone(), key.clone_key())
+        .context("cannot use the certificate just made")?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .context("TLS 1.3 is not there")?
@@ -97,7 +116,7 @@ fn config(authority: &Authority, identity: &Identity, lifetime: Duration) -> any
         .with_single_cert(leaf.chain, key)
         .context("cannot use the certificate just made")?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Current { config: Arc::new(config), not_after: leaf.not_after })
+    Ok(Current { config: Arc::new(config), client: Arc::new(client), not_after: leaf.not_after })
 }
 
 /// Whom the client's certificate names, which rustls has verified. The first SPIFFE ID counts; a

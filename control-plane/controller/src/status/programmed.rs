@@ -12,6 +12,31 @@ use crate::proxies::Progress;
 /// Pods whose refusal a message tells.
 const REJECTED_MAX: usize = 3;
 
+/// What is heard of the proxies of all replicas.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    pub(super) progress: Progress,
+    /// Other replicas that do not say what their proxies have.
+    pub(super) silent: usize,
+}
+
+impl Heard {
+    /// Adds what another replica says; `None` where it says nothing.
+    pub(super) fn add(&mut self, other: Option<&Progress>) {
+        let Some(other) = other else {
+            self.silent += 1;
+            return;
+        };
+        self.progress.needing += other.needing;
+        self.progress.current += other.current;
+        self.progress.rejected.extend(other.rejected.iter().cloned());
+    }
+
+    fn is_whole(&self) -> bool {
+        self.silent == 0 && self.progress.current == self.progress.needing
+    }
+}
+
 /// What was said last of one object's part.
 #[derive(Debug, Default)]
 pub(super) struct Said {
@@ -29,19 +54,15 @@ struct Last {
 
 impl Said {
     /// What to say now of `generation`.
-    pub(super) fn say(&mut self, generation: i64, progress: &Progress, now: Instant) -> Condition {
+    pub(super) fn say(&mut self, generation: i64, heard: &Heard, now: Instant) -> Condition {
         let last = self.last.take().filter(|last| last.generation == generation);
-        if last.is_none() || progress.current == progress.needing {
+        if last.is_none() || heard.is_whole() {
             self.behind = None;
         }
-        let condition = if progress.needing == 0 {
-            condition(
-                Truth::True,
-                Reason::NoSubscribers,
-                "No proxy connected to this replica needs it.".to_owned(),
-            )
-        } else if progress.current == progress.needing {
-            let said = "Every proxy connected to this replica that needs it has acknowledged it.";
+        let condition = if heard.is_whole() && heard.progress.needing == 0 {
+            condition(Truth::True, Reason::NoSubscribers, "No connected proxy needs it.".to_owned())
+        } else if heard.is_whole() {
+            let said = "Every connected proxy that needs it has acknowledged it.";
             condition(Truth::True, Reason::Programmed, said.to_owned())
         } else {
             let behind = *self.behind.get_or_insert(now);
@@ -56,7 +77,7 @@ impl Said {
                 None => {
                     condition(Truth::Unknown, Reason::Pending, "It was sent to proxies just now.".to_owned())
                 }
-                Some(_) => condition(Truth::False, Reason::Pending, missing(progress)),
+                Some(_) => condition(Truth::False, Reason::Pending, missing(heard)),
             }
         };
         let at = match &last {
@@ -72,13 +93,16 @@ fn condition(status: Truth, reason: Reason, message: String) -> Condition {
     Condition { about: ConditionType::Programmed, status, reason, message }
 }
 
-fn missing(progress: &Progress) -> String {
-    let Progress { needing, current, rejected } = progress;
+fn missing(heard: &Heard) -> String {
+    let Heard { progress: Progress { needing, current, rejected }, silent } = heard;
     let mut message = format!(
-        "{} of {needing} proxies connected to this replica that need it have not acknowledged it after {} s",
-        needing - current,
+        "{} of {needing} connected proxies that need it have not acknowledged it after {} s",
+        needing.saturating_sub(*current),
         limits::STATUS_PATIENCE.as_secs()
     );
+    if *silent > 0 {
+        message.push_str(&format!("; {silent} other replicas of the controller do not say what theirs have"));
+    }
     for (pod, reason) in rejected.iter().take(REJECTED_MAX) {
         message.push_str(&format!("; the one in pod {pod} refused it: {reason}"));
     }
@@ -89,8 +113,8 @@ fn missing(progress: &Progress) -> String {
 mod tests {
     use super::*;
 
-    fn progress(current: usize, needing: usize) -> Progress {
-        Progress { needing, current, rejected: Vec::new() }
+    fn progress(current: usize, needing: usize) -> Heard {
+        Heard { progress: Progress { needing, current, rejected: Vec::new() }, silent: 0 }
     }
 
     fn word(condition: &Condition) -> (Truth, Reason) {
@@ -127,10 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn proxies_of_other_replicas_count_and_a_replica_that_is_silent_is_none_without_proxies() {
+        let (mut said, now) = (Said::default(), Instant::now());
+        let mut heard = progress(1, 1);
+        heard.add(Some(&progress(1, 2).progress));
+        assert_eq!((heard.progress.current, heard.progress.needing), (2, 3));
+        let mut heard = progress(0, 0);
+        heard.add(None);
+        assert_eq!(said.say(1, &heard, now).status, Truth::Unknown);
+        let message = said.say(1, &heard, now + limits::STATUS_PATIENCE).message;
+        assert!(message.contains("1 other replicas of the controller do not say"), "{message}");
+    }
+
+    #[test]
     fn who_refused_it_is_named_with_the_reason() {
         let (mut said, now) = (Said::default(), Instant::now());
-        let refused =
-            Progress { rejected: vec![("web-0".to_owned(), "no such field".to_owned())], ..progress(0, 1) };
+        let mut refused = progress(0, 1);
+        refused.progress.rejected.push(("web-0".to_owned(), "no such field".to_owned()));
         said.say(1, &refused, now);
         let message = said.say(1, &refused, now + limits::STATUS_PATIENCE).message;
         assert!(message.ends_with("the one in pod web-0 refused it: no such field"), "{message}");

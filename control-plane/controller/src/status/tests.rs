@@ -1,5 +1,6 @@
 //! tests: what is said of objects, and what becomes of it on an API server.
 
+mod replicas;
 mod verdicts;
 
 use serde_json::{Value, json};
@@ -7,10 +8,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cluster::Refused;
 use crate::index::tests::{SHOP, put};
-use crate::issue::Counts;
+use crate::issue::{Authority, Counts};
 use crate::metrics::Metrics;
 use crate::objects::Change;
 use crate::scripted::Scripted;
+use crate::serve::Tls;
 
 const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r";
 const POLICY: &str = "/apis/tidegate.dev/v1alpha1/namespaces/shop/backendpolicies/p";
@@ -33,9 +35,19 @@ fn rig() -> Rig {
     let seen = watch::Sender::new(Arc::new(seen(BTreeMap::new())));
     let troubles = Arc::new(Troubles::new(Counts::default()));
     let told = Told { seen: seen.subscribe(), leads: leads.subscribe(), troubles: troubles.clone() };
-    let known = (documents.clone(), proxies);
+    let replicas = Replicas::new(documents.clone(), tls(), ("tidegate", "controller-1"));
+    let known = (documents.clone(), proxies, replicas);
     let statuses = Statuses::new(server.client(), known, told, metrics.statuses.clone());
     Rig { server, documents, statuses, leads, seen, troubles }
+}
+
+const OWN: &str = "spiffe://cluster.local/ns/tidegate/sa/tidegate-controller";
+
+/// Our own certificate, of an issuer made for this test.
+fn tls() -> Arc<Tls> {
+    let state = tempfile::tempdir().unwrap();
+    let authority = Arc::new(Authority::open(state.path(), "cluster.local").unwrap());
+    Arc::new(Tls::new(authority, OWN.parse().unwrap(), limits::LEAF_LIFETIME).unwrap())
 }
 
 fn seen(refused: BTreeMap<ObjectId, Refused>) -> Seen {

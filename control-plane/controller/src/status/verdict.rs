@@ -24,6 +24,13 @@ pub(super) struct Verdict {
     pub(super) parts: Vec<(Reference, Part)>,
 }
 
+impl Verdict {
+    /// The whole, where there is one, then each parent or target.
+    pub(super) fn every_part(&self) -> impl Iterator<Item = &Part> {
+        self.whole.iter().chain(self.parts.iter().map(|(_, part)| part))
+    }
+}
+
 /// What there is to say of the whole, a parent or a target.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Part {

@@ -152,6 +152,14 @@ pub const STATUS_TRIES_MAX: usize = 3;
 /// How long a proxy may take to acknowledge what was sent before `Programmed` is said to be false. A
 /// proxy's stream that hangs is ended after [`CONTROL_KEEPALIVE`] and once more as long for the answer.
 pub const STATUS_PATIENCE: Duration = Duration::from_secs(30);
+/// Objects that one replica of the controller asks another about at once; of more it asks in pieces. An
+/// answer of so many has some 100 KiB.
+pub const PROGRESS_SUBJECTS_MAX: usize = 1000;
+/// For all such questions of one look. A replica that does not answer in time is one whose proxies are not
+/// known.
+pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Other replicas of the controller that are asked; a mesh has two or three.
+pub const REPLICAS_MAX: usize = 16;
 /// After how long a status that was written is compared with the cluster again: somebody may have
 /// taken it away, which no watch of ours tells.
 pub const STATUS_RECHECK: Duration = Duration::from_secs(600);

@@ -12,6 +12,7 @@ mod inject;
 mod install;
 mod source;
 mod start;
+mod status;
 mod webhook;
 mod world;
 
@@ -46,6 +47,8 @@ const CASES: &[Case<World>] = &[
     case!(identity::a_token_of_another_audience_another_account_or_nobody_is_refused_with_the_reason),
     case!(identity::an_issuer_of_cert_managers_shape_signs_with_its_chain_and_another_one_follows_live),
     case!(identity::anchors_follow_mesh_trust_come_back_when_deleted_and_go_with_the_label),
+    case!(status::every_kind_is_told_and_programmed_once_a_proxy_has_acknowledged_it),
+    case!(status::proxies_of_every_replica_count_before_a_policy_is_programmed),
     case!(start::what_keeps_a_controller_from_starting_is_told_with_its_object_and_remedy),
     case!(start::a_controller_told_to_stop_hands_the_lease_to_another_at_once),
     case!(source::while_the_api_server_is_away_and_a_permission_is_taken_what_was_good_stays_in_force),
