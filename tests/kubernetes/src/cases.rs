@@ -29,18 +29,13 @@ pub struct Case<T> {
     pub name: &'static str,
     /// The proof.
     pub deed: fn(&mut T) -> Result<()>,
-    /// Whether it takes minutes, and is left out unless `TIDEGATE_LONG` is set.
-    pub is_long: bool,
 }
 
-/// Names a case after its function: `room::sentence`, or `long room::sentence`.
+/// Names a case after its function: `room::sentence`.
 #[macro_export]
 macro_rules! case {
     ($room:ident::$name:ident) => {
-        $crate::cases::Case { name: stringify!($name), deed: $room::$name, is_long: false }
-    };
-    (long $room:ident::$name:ident) => {
-        $crate::cases::Case { name: stringify!($name), deed: $room::$name, is_long: true }
+        $crate::cases::Case { name: stringify!($name), deed: $room::$name }
     };
 }
 
@@ -61,19 +56,15 @@ pub fn run<T: Shared>(cases: &[Case<T>]) -> ExitCode {
     }
     println!("\nrunning {} tests", meant.len());
     let others = cases.len() - meant.len();
-    let goes_long = std::env::var_os("TIDEGATE_LONG").is_some();
-    let (now, later): (Vec<_>, Vec<_>) = meant.into_iter().partition(|case| goes_long || !case.is_long);
-    later.iter().for_each(|case| println!("test {} ... ignored, TIDEGATE_LONG=1 runs it", case.name));
     let began = Instant::now();
-    let failures = if now.is_empty() { Vec::new() } else { prove(&now) };
+    let failures = if meant.is_empty() { Vec::new() } else { prove(&meant) };
     tell(&failures);
     let word = if failures.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {word}. {} passed; {} failed; {} ignored; 0 measured; {others} filtered out; \
+        "\ntest result: {word}. {} passed; {} failed; 0 ignored; 0 measured; {others} filtered out; \
          finished in {:.2}s\n",
-        now.len() - failures.len(),
+        meant.len() - failures.len(),
         failures.len(),
-        later.len(),
         began.elapsed().as_secs_f64()
     );
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

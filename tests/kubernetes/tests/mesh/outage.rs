@@ -15,7 +15,7 @@ use crate::town::{EDGE, PATIENCE, SHOP, Town};
 
 const LEASE: [&str; 4] = ["lease", "tidegate-controller", "-n", chart::NAMESPACE];
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(20);
+const AWAY: Duration = Duration::from_secs(60);
 
 /// Ends the client that asks all the while, and looks at what became of its requests.
 fn none_failed(town: &Town, client: Following, least: u64) -> Result<()> {
@@ -25,22 +25,12 @@ fn none_failed(town: &Town, client: Following, least: u64) -> Result<()> {
     town.rolled_out(SHOP, "caller")
 }
 
-pub(crate) fn traffic_goes_on_while_the_api_server_is_away(town: &mut Town) -> Result<()> {
-    rollout::open(town)?;
-    away(town, AWAY)
-}
-
-/// As long as the issue says.
 pub(crate) fn traffic_goes_on_while_the_api_server_is_away_for_a_minute(town: &mut Town) -> Result<()> {
     rollout::open(town)?;
-    away(town, Duration::from_secs(60))
-}
-
-fn away(town: &mut Town, time: Duration) -> Result<()> {
     let controller = controllers(town)?;
     let cluster = town.ground.cluster_mut().context("only a cluster of our own is stopped")?;
     cluster.kill("kube-apiserver")?;
-    wait(time);
+    wait(AWAY);
     cluster.start_api_server()?;
     // The client's log cannot be followed without an API server; its pod says at its end what came of all.
     let client = Following::start(town)?;

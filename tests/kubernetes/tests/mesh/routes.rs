@@ -114,7 +114,59 @@ fn sees(name: &'static str, value: &'static str) -> Check {
     Box::new(move |reply| reply.status == 200 && reply.seen(name) == value)
 }
 
-/// The cases of Gateway API's mesh conformance suite that hold today, by its names.
+/// Whether a client is told to go there with this status, by a proxy and no server.
+fn told_to(status: u16, location: &'static str) -> Check {
+    Box::new(move |reply| {
+        let by_proxy = reply.header("x-server").is_empty();
+        reply.status == status && reply.header("location") == location && by_proxy
+    })
+}
+
+/// Those that send a client elsewhere, or a backend another address.
+fn addresses() -> Vec<Told> {
+    let told = |name, rules, answers| Told { name, rules, answers };
+    let redirect =
+        |redirect: Value| json!([{"filters": [{"type": "RequestRedirect", "requestRedirect": redirect}]}]);
+    let url: &[&str] = &["http://echo/here"];
+    let host = "example.org";
+    let status = |code: u16| redirect(json!({"hostname": host, "statusCode": code}));
+    let there = |code| vec![(url, told_to(code, "http://example.org/here"))];
+    let replaced = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": "/one"});
+    let rewrite = json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/prefix"}}],
+                          "filters": [{"type": "URLRewrite", "urlRewrite": {"hostname": host, "path": replaced}}],
+                          "backendRefs": to("echo-v1")}]);
+    vec![
+        told("MeshHTTPRouteRedirectHostAndStatus", status(301), there(301)),
+        told(
+            "MeshHTTPRouteRedirectPath",
+            redirect(json!({"path": {"type": "ReplaceFullPath", "replaceFullPath": "/there"}})),
+            vec![(url, told_to(302, "http://echo/there"))],
+        ),
+        told(
+            "MeshHTTPRouteRedirectPort",
+            redirect(json!({"port": 8083})),
+            vec![(url, told_to(302, "http://echo:8083/here"))],
+        ),
+        told(
+            "MeshHTTPRouteSchemeRedirect",
+            redirect(json!({"scheme": "https"})),
+            vec![(url, told_to(302, "https://echo/here"))],
+        ),
+        told("MeshHTTPRoute303Redirect", status(303), there(303)),
+        told("MeshHTTPRoute307Redirect", status(307), there(307)),
+        told("MeshHTTPRoute308Redirect", status(308), there(308)),
+        told(
+            "MeshHTTPRouteRewritePath",
+            rewrite,
+            vec![
+                (&["http://echo/prefix/two?a=1"], sees("uri", "/one/two?a=1")),
+                (&["http://echo/prefix/two"], sees("host", host)),
+            ],
+        ),
+    ]
+}
+
+/// The cases of Gateway API's mesh conformance suite, by its names; others stand in `conformance`.
 fn cases() -> Vec<Told> {
     let told = |name, rules, answers| Told { name, rules, answers };
     let url: &[&str] = &["http://echo/"];
@@ -179,7 +231,7 @@ fn cases() -> Vec<Told> {
 pub(crate) fn routes_of_the_mesh_conformance_suite_do_what_its_cases_say(town: &mut Town) -> Result<()> {
     open(town)?;
     let mut wrong = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().chain(addresses()) {
         let done = town.apply(&[route("case", &case.rules)]).and_then(|()| {
             case.answers.iter().try_for_each(|(args, right)| town.expect(CLIENT, args, right))
         });
