@@ -27,12 +27,15 @@ pub(crate) fn pause(folder: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When our programs are not built, or buildah, nft or one of its libraries is missing.
 pub fn tidegate(folder: &Path) -> Result<PathBuf> {
-    let bin = folder.join("programs");
+    let (built, bin) = (folder.join("built"), folder.join("programs"));
+    std::fs::create_dir_all(&built)?;
     std::fs::create_dir_all(&bin)?;
     for name in ["tidegate-proxy", "tidegate-controller", "tidegate"] {
-        lab::program(name, &bin)?;
-        ended(Command::new("strip").arg(bin.join(name)))?;
+        // A link to what is built and perhaps runs: it is not to be changed.
+        let program = lab::program(name, &built)?;
+        ended(Command::new("strip").arg("-o").arg(bin.join(name)).arg(program))?;
     }
+    std::fs::remove_dir_all(&built)?;
     let script = repository("charts/image/build.sh");
     let archive = folder.join("tidegate.tar");
     ended(Command::new(script).arg("--bin").arg(&bin).arg("--archive").arg(&archive).arg(TIDEGATE))?;

@@ -160,7 +160,6 @@ fn MeshHTTPRouteRewritePath() -> Result<()> {
     for client in town.clients() {
         for (url, path, host, rule) in cases {
             expect(client, &[url], |reply| is(reply, path, host, rule))?;
-            expect(client, &["--http2-prior-knowledge", url], |reply| is(reply, path, host, rule))?;
         }
     }
     Ok(())
