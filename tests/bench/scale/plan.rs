@@ -42,6 +42,10 @@ impl Plan {
             controller: beside.unwrap_or_default().join("tidegate-controller"),
         };
         while let Some(flag) = arguments.next() {
+            if matches!(flag.as_str(), "--help" | "-h") {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
             let value = arguments.next().ok_or_else(|| anyhow::anyhow!(USAGE))?;
             match flag.as_str() {
                 "--proxies" => plan.proxies = value.parse()?,
