@@ -156,7 +156,7 @@ pub enum Filter {
     Rewrite(Rewrite),
     /// The AsyncPolicy of this name, of the route's own namespace.
     Asynchronous(String),
-    /// Any other type, which is not carried out.
+    /// Any other type, or a known one with a part that is not known; it is not carried out.
     Unknown(String),
 }
 
@@ -318,12 +318,12 @@ fn filter(node: &Node<'_>) -> Read<Filter> {
         "RequestHeaderModifier" => Filter::RequestHeaders(modifier(&node.need("requestHeaderModifier")?)?),
         "ResponseHeaderModifier" => Filter::ResponseHeaders(modifier(&node.need("responseHeaderModifier")?)?),
         "RequestRedirect" => match address::redirect(&node.need("requestRedirect")?)? {
-            Some(redirect) => Filter::Redirect(redirect),
-            None => Filter::Unknown(kind.to_owned()),
+            Ok(redirect) => Filter::Redirect(redirect),
+            Err(part) => Filter::Unknown(format!("{kind} with {part}")),
         },
         "URLRewrite" => match address::rewrite(&node.need("urlRewrite")?)? {
-            Some(rewrite) => Filter::Rewrite(rewrite),
-            None => Filter::Unknown(kind.to_owned()),
+            Ok(rewrite) => Filter::Rewrite(rewrite),
+            Err(part) => Filter::Unknown(format!("{kind} with {part}")),
         },
         "ExtensionRef" => match extension(node)? {
             Some(name) => Filter::Asynchronous(name),

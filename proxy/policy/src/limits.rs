@@ -76,6 +76,9 @@ pub const HEADER_BYTES_MAX: usize = 64 * KIB as usize;
 pub const HEADER_LIST_BYTES_READ: usize = 2 * HEADER_BYTES_MAX;
 /// Header fields in one message; more answers 431.
 pub const HEADER_COUNT_MAX: usize = 100;
+/// Characters of a path that a route puts in another's place (HTTPPathModifier of the Gateway API): beyond, the
+/// route is told as wrong.
+pub const PATH_REPLACEMENT_CHARS_MAX: usize = 1024;
 /// From the first byte of a request's header block to its last, and, on a connection that has
 /// not sent one yet, from its beginning (Slowloris).
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -155,15 +155,14 @@ pub async fn forward(
     for change in plan.request_headers.iter().chain(&drawn.request_headers) {
         change.apply(&mut parts.headers);
     }
-    if let Some(rewrite) = &plan.rewrite {
-        rewrite.apply(&mut parts)?;
-    }
+    let rewritten = plan.rewrite.as_ref().map_or(Ok(()), |rewrite| rewrite.apply(&mut parts));
     let deadline = deadline(plan, &parts, started);
     let is_grpc = is_grpc(&parts.headers);
     let leg = Leg { rule, plan, drawn, backend, passage, deadline, started };
-    let sent = match body {
-        Received::Incoming(body) if upgrade => leg.upgrade(Request::from_parts(parts, body)).await,
-        body => leg.exchange(parts, body).await,
+    let sent = match (rewritten, body) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Received::Incoming(body)) if upgrade => leg.upgrade(Request::from_parts(parts, body)).await,
+        (Ok(()), body) => leg.exchange(parts, body).await,
     };
     match sent {
         Ok(mut response) => {

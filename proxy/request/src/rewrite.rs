@@ -9,15 +9,18 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode, Uri};
 use policy::name::Domain;
 use policy::route::{PathChange, PathMatch, Redirect, Rewrite, Scheme};
 
 use crate::body::Body;
 use crate::headers::authority;
 use crate::metrics::Series;
-use crate::outcome::{Cause, Failure};
+use crate::outcome::{Cause, Failure, PROXY_STATUS};
 use crate::route::CompiledModifier;
+
+/// The `Proxy-Status` (RFC 9209) of a redirection: no error, and not from any server.
+const REDIRECTED: &str = "tidegate; details=\"redirected by a rule of the Service's routes\"";
 
 /// How a path is changed.
 enum NewPath {
@@ -119,6 +122,7 @@ impl CompiledRedirect {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         response.headers_mut().insert(LOCATION, location);
+        response.headers_mut().insert(PROXY_STATUS, HeaderValue::from_static(REDIRECTED));
         for change in &self.response_headers {
             change.apply(response.headers_mut());
         }
@@ -157,6 +161,10 @@ impl CompiledRewrite {
 
     /// Changes the request for its backend.
     pub(crate) fn apply(&self, parts: &mut Parts) -> Result<(), Failure> {
+        // A tunnel has no path, and its authority is where it leads (RFC 9110 §9.3.6).
+        if parts.method == Method::CONNECT {
+            return Ok(());
+        }
         let path = path_and_query(self.path.as_ref(), &parts.uri)?;
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
         uri.path_and_query = Some(path);

@@ -91,6 +91,11 @@ fn redirect<M: MatchesPath>(
         told = Some(redirect.clone());
     }
     let Some(mut told) = told else { return Ok(None) };
+    if !rule.backends.is_empty() {
+        return Err(unsupported(format!(
+            "rules[{r}].backendRefs of {at}: a rule with a RequestRedirect sends nothing on, take one of the two out"
+        )));
+    }
     for (f, filter) in rule.filters.iter().enumerate() {
         match filter {
             Filter::ResponseHeaders(modifier) => told.response_headers.push(modifier.clone()),

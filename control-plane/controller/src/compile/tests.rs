@@ -138,10 +138,11 @@ fn a_rule_redirects_or_rewrites_and_a_prefix_gives_way_only_where_one_was_matche
         {{name: b, matches: [{{path: {{value: /bbbbb}}}}], filters: [{rewrite}], {backends}}},\
         {{name: c, matches: [{{path: {{value: /cccc}}}}], filters: [{redirect}, {rewrite}]}},\
         {{name: d, matches: [{{path: {{value: /ddd}}}}, {{path: {{type: Exact, value: /dd}}}}], filters: [{redirect}]}},\
+        {{name: x, matches: [{{path: {{value: /x}}}}], filters: [{redirect}], {backends}}},\
         {{name: e, matches: [{{path: {{value: /e}}}}], backendRefs: [{{name: orders, port: 80, filters: [{rewrite}]}}]}}]"
     );
     let rules = rules_for(&route("r", "shop", &rules), "web");
-    assert_eq!(written(&rules), ["d", "a", "b", "c", "d", "e"]);
+    assert_eq!(written(&rules), ["d", "a", "b", "c", "d", "x", "e"]);
     let Action::Redirect(told) = &*rules[1].action else { panic!("{:?}", rules[1]) };
     assert_eq!((told.status, told.path.clone()), (302, Some(PathChange::Prefix("/b".to_owned()))));
     let Action::Forward(forward) = &*rules[2].action else { panic!("{:?}", rules[2]) };
@@ -154,9 +155,10 @@ fn a_rule_redirects_or_rewrites_and_a_prefix_gives_way_only_where_one_was_matche
             4,
             "rules[3].filters[0] of HTTPRoute shop/r: replacePrefixMatch takes matches of type PathPrefix alone",
         ),
+        (5, "rules[4].backendRefs of HTTPRoute shop/r: a rule with a RequestRedirect sends nothing on"),
         (
-            5,
-            "filter URLRewrite in rules[4].backendRefs[0].filters[0] of HTTPRoute shop/r: for one backend alone",
+            6,
+            "filter URLRewrite in rules[5].backendRefs[0].filters[0] of HTTPRoute shop/r: for one backend alone",
         ),
     ] {
         assert!(cause(&rules[rule].action).contains(wanted), "{}", cause(&rules[rule].action));

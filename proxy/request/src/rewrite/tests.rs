@@ -23,6 +23,7 @@ fn location(redirect: &CompiledRedirect, url: &str, meant: &str) -> String {
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let response = redirect.response(&parts, &meant.parse().unwrap()).unwrap();
     assert_eq!(response.status(), redirect.status);
+    assert_eq!(response.headers()["proxy-status"], REDIRECTED);
     response.headers()[LOCATION].to_str().unwrap().to_owned()
 }
 
@@ -94,4 +95,7 @@ fn a_backend_sees_the_new_address_and_the_old_query() {
     assert_eq!(rewritten("/foo/x?a=1", Some("echo:80")), ("/one/x?a=1".to_owned(), name()));
     assert_eq!(rewritten("http://echo/foo", None), ("http://one.example/one".to_owned(), None));
     assert_eq!(rewritten("/foo", None), ("/one".to_owned(), name()));
+    let (mut tunnel, ()) = Request::connect("echo:80").body(()).unwrap().into_parts();
+    rewrite.apply(&mut tunnel).unwrap();
+    assert_eq!(tunnel.uri, "echo:80");
 }
