@@ -74,8 +74,8 @@ impl Worker {
         }
         let state = self.state.borrow();
         let written = self.shared.total.load(Ordering::SeqCst) <= u64::from(state.len());
-        let later = state.wake_at(self.now()).is_none_or(|at| at > last);
-        self.under_way() == 0 && written && later
+        // Time has passed since the last look for what may go: what it did not find yet is more, too.
+        self.under_way() == 0 && written && !state.has_more_by(self.now(), last)
     }
 
     fn left_behind(&self) -> Left {

@@ -301,6 +301,18 @@ impl State {
         due.into_iter().chain(opens.filter(|at| *at > now)).min()
     }
 
+    /// Whether something may be handed out by `last`, if nothing else happens: at once, what the next look
+    /// will find among it, or when its time has come.
+    pub(crate) fn has_more_by(&self, now: Timestamp, last: Timestamp) -> bool {
+        let is_due = self.due.top().is_some_and(|(due, _)| Timestamp(due) <= last);
+        is_due
+            || self.lines.iter().flatten().any(|line| {
+                let parked = line.rates.as_ref().is_some_and(|rates| rates.parked() > 0);
+                let opens = || line.opens_at(now).is_some_and(|at| at <= last);
+                (line.ready_len > 0 || parked) && (line.blocked(now).is_none() || opens())
+            })
+    }
+
     /// Whether nothing of a lane waits.
     pub(crate) fn lane_is_empty(&self, line: u16, lane: u64) -> bool {
         self.lanes.head(&self.slab, line, lane).is_none()

@@ -27,6 +27,28 @@ fn no_more_begin_in_a_second_than_may() {
     assert_eq!(count, 20);
 }
 
+/// A drain ended here with a backlog: between two looks the time for the next message came, and there was no
+/// later one to wait for.
+#[test]
+fn what_has_come_to_its_time_since_the_last_look_is_more_to_be_handed_out() {
+    let mut state = with(|limits| (limits.per_second, limits.burst_max) = (Some(10.0), 1));
+    (1..=2).for_each(|position| state.add(entry(position)));
+    assert_eq!(state.all(), [1]);
+    state.end(1);
+    let at = state.wake_at(NOW).unwrap();
+    assert_eq!(state.wake_at(at), None, "it is not for the clock any more");
+    assert!(state.has_more_by(at, at) && state.has_more_by(NOW, at));
+    assert!(!state.has_more_by(NOW, NOW), "its time comes later");
+    state.set_line(0, limits(), true);
+    assert!(!state.has_more_by(after(9), after(9)), "nobody lets it go");
+    state.set_line(0, limits(), false);
+    assert_eq!(state.next_at(after(9)), Some(2));
+    assert!(!state.has_more_by(after(9), after(9)), "it is under way");
+    let mut state = with(|_| {});
+    state.add(entry(1));
+    assert!(state.has_more_by(NOW, NOW), "nothing holds it, and nobody has looked yet");
+}
+
 #[test]
 fn thousands_a_second_are_possible_although_the_clock_ticks_in_milliseconds() {
     let mut state = with(|limits| (limits.per_second, limits.burst_max) = (Some(8000.0), 1));
