@@ -20,6 +20,8 @@ use rusqlite::ffi::{
     SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE, SQLITE_OK,
 };
 
+use crate::vfs::keeping_errno;
+
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Call {
@@ -161,7 +163,7 @@ impl Disk {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        keeping_errno(|| self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// These calls are to fail, counted from now on.

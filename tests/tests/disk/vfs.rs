@@ -232,6 +232,17 @@ const EIO: c_int = 5;
 const ENOSPC: c_int = 28;
 const EDQUOT: c_int = 122;
 
+/// What is done here between two calls of the kernel's leaves `errno` as it is: waiting for a lock that
+/// another thread holds sets it, and SQLite reads why a write failed out of it later.
+pub(crate) fn keeping_errno<T>(deed: impl FnOnce() -> T) -> T {
+    // SAFETY: as in `failed`.
+    let before = unsafe { *__errno_location() };
+    let done = deed();
+    // SAFETY: as in `failed`.
+    unsafe { *__errno_location() = before };
+    done
+}
+
 /// A write that fails leaves its reason behind, as the kernel's would.
 fn failed(code: c_int, errno: c_int) -> c_int {
     // SAFETY: the C library answers with this thread's own.

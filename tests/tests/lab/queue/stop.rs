@@ -64,7 +64,8 @@ fn a_sidecar_told_to_stop_delivers_its_backlog_first_while_synchronous_calls_go_
     let took = began.elapsed();
     eprintln!("{backlog} waited, and it ended after {took:.1?}");
     ensure!(ended.success() && took < GRACE, "it ended with {ended} after {took:?}");
-    ensure!(post.sidecar.process.log().contains("every message was delivered"), "it does not say so");
+    let log = post.sidecar.process.log();
+    ensure!(log.contains("every message was delivered"), "it does not say so: {log}");
     post.sidecar.start_again()?;
     post.sidecar.wait_ready(Duration::from_secs(15))?;
     let ledger = post.ledger()?;
