@@ -26,7 +26,7 @@ pub(crate) fn seeds(usual: u64, long: u64) -> impl Iterator<Item = u64> {
 /// Runs one seed; says which it was if it fails or hangs.
 pub(crate) fn with_seed<T>(test: &str, seed: u64, run: impl AsyncFnOnce() -> T) -> T {
     let again = format!("TIDEGATE_SEED={seed} cargo test -p tests --test disk {test}");
-    let patience = if is_long() { 60 * HANGS_AFTER } else { 3 * HANGS_AFTER };
+    let patience = if is_long() { 60 * HANGS_AFTER } else { 10 * HANGS_AFTER };
     let watch = watch(again.clone(), patience);
     let told = Told(again);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it starts");
