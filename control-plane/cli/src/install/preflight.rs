@@ -19,12 +19,13 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// What does not work is an obstacle. Another mesh is none: a pod that both would inject is refused by name.
+    /// What does not work is an obstacle, and what could not be looked at. Another mesh is none: a pod that
+    /// both would inject is refused by name.
     pub(super) fn take(&mut self, finding: &Finding) {
         match finding.level {
             Level::Ok => {}
-            Level::Warning | Level::Unknown => self.warnings.push(finding.sentence()),
-            Level::Failed => self.obstacles.push(finding.sentence()),
+            Level::Warning => self.warnings.push(finding.sentence()),
+            Level::Unknown | Level::Failed => self.obstacles.push(finding.sentence()),
         }
     }
 }

@@ -49,6 +49,8 @@ fn what_fails_is_an_obstacle_and_what_does_not_is_a_note() {
     found.take(&Finding::warning("other meshes", "Istio gives pods sidecars here too", "a pod can have one"));
     found.take(&Finding::failed("you", "may not create namespaces", "ask somebody"));
     assert_eq!(found.obstacles, ["you may not create namespaces: ask somebody"]);
+    found.take(&Finding::unknown("create namespaces", "no answer in 10 s"));
+    assert!(found.obstacles[1].starts_with("create namespaces no answer in 10 s"), "{:?}", found.obstacles);
     assert_eq!(found.warnings, ["other meshes Istio gives pods sidecars here too: a pod can have one"]);
 }
 
