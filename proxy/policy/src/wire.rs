@@ -1,5 +1,7 @@
 //! wire: documents as they pass over the `Watch` stream.
 
+pub mod codec;
+
 use std::sync::Arc;
 
 use crate::name::NameError;

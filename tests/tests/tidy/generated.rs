@@ -15,6 +15,7 @@ fn messages_are_those_of_the_proto_files() {
             .expect("the proto file compiles");
         tonic_prost_build::configure()
             .build_transport(false)
+            .codec_path("crate::wire::codec::Codec")
             .out_dir(out.path())
             .compile_fds(descriptors)
             .expect("code is generated");

@@ -149,7 +149,7 @@ pub mod operator_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::wire::codec::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/tidegate.operator.v1.Operator/Progress",
             );
@@ -288,7 +288,7 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ProgressSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::wire::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
