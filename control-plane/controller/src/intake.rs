@@ -148,6 +148,6 @@ impl Intake {
             tracing::warn!("{problem}");
         }
         self.logged = all.iter().cloned().collect();
-        self.admin.set(self.objects.counts(), all);
+        self.admin.set(self.objects.counts().clone(), all);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) fn has_status(kind: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     by_id: BTreeMap<ObjectId, Arc<Located<Object>>>,
+    /// How many there are of each kind.
+    counts: BTreeMap<&'static str, usize>,
 }
 
 impl Objects {
@@ -38,10 +40,19 @@ impl Objects {
                 if self.by_id.get(&id).is_some_and(|old| **old == *object) {
                     return false;
                 }
-                self.by_id.insert(id, Arc::new(object.clone()));
+                let kind = id.kind;
+                if self.by_id.insert(id, Arc::new(object.clone())).is_none() {
+                    *self.counts.entry(kind).or_default() += 1;
+                }
                 true
             }
-            Change::Remove(id) => self.by_id.remove(id).is_some(),
+            Change::Remove(id) => {
+                let is_gone = self.by_id.remove(id).is_some();
+                if is_gone && let Some(count) = self.counts.get_mut(id.kind) {
+                    *count -= 1;
+                }
+                is_gone
+            }
         }
     }
 
@@ -66,12 +77,8 @@ impl Objects {
     }
 
     /// How many there are of each kind.
-    pub(crate) fn counts(&self) -> BTreeMap<&'static str, usize> {
-        let mut counts = BTreeMap::new();
-        for id in self.by_id.keys() {
-            *counts.entry(id.kind).or_default() += 1;
-        }
-        counts
+    pub(crate) fn counts(&self) -> &BTreeMap<&'static str, usize> {
+        &self.counts
     }
 
     /// How many there are.
@@ -113,7 +120,7 @@ mod tests {
         assert_eq!(said(&objects.replace(&services(&["a", "b"]))), ["put a", "put b"]);
         assert_eq!(said(&objects.replace(&services(&["a", "c"]))), ["remove b", "put c"]);
         assert_eq!(said(&objects.replace(&services(&["a", "c"]))), [""; 0]);
-        assert_eq!(objects.counts(), BTreeMap::from([("Service", 2)]));
+        assert_eq!(objects.counts(), &BTreeMap::from([("Service", 2)]));
     }
 
     #[test]

@@ -1,22 +1,22 @@
 //! watch: one stream for each proxy, kept current.
 //!
-//! A stream sends when there is something to send and room to send it: what changes while a slow
-//! reader has no room is not queued but found anew, so it skips to the newest.
+//! A stream is asked for its next answer when there is room to send one: what changes while a slow
+//! reader has no room is not queued but found anew, so it skips to the newest. No task of its own
+//! drives it, only the connection's.
 
 mod session;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::stream::unfold;
 use policy::identity::Identity;
 use policy::limits;
 use policy::name::Domain;
 use policy::wire::v1::{self, watch_request::Kind};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::documents::Documents;
@@ -28,13 +28,15 @@ use session::Session;
 #[derive(Debug, Clone)]
 pub(crate) struct PeerIdentity(pub(crate) Option<Identity>);
 
+/// The answers of one stream.
+type Answers = Pin<Box<dyn futures_util::Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
 /// Serves `Watch`.
 pub(crate) struct Watcher {
     documents: Arc<Documents>,
     proxies: Arc<Proxies>,
     metrics: Arc<Metrics>,
     trust_domain: Domain,
-    tracker: TaskTracker,
 }
 
 impl Watcher {
@@ -44,7 +46,7 @@ impl Watcher {
         metrics: Arc<Metrics>,
         trust_domain: Domain,
     ) -> Self {
-        Self { documents, proxies, metrics, trust_domain, tracker: TaskTracker::new() }
+        Self { documents, proxies, metrics, trust_domain }
     }
 
     fn identity<T>(&self, request: &Request<T>) -> Result<Identity, Status> {
@@ -62,7 +64,7 @@ impl Watcher {
 
 #[tonic::async_trait]
 impl v1::policy_server::Policy for Watcher {
-    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+    type WatchStream = Answers;
 
     async fn watch(
         &self,
@@ -84,70 +86,84 @@ impl v1::policy_server::Policy for Watcher {
         let seat = self.proxies.enter(proxy).ok_or_else(|| {
             Status::resource_exhausted("as many Watch streams as this controller serves are open")
         })?;
-        // One answer under way, one waiting: more would only be older.
-        let (answers, stream) = mpsc::channel(1);
-        let walk = Stream {
+        let stream = Stream {
             requests: request.into_inner(),
-            answers: answers.clone(),
             session: Session::new(self.documents.enter(seat.number(), identity)),
             seat,
             metrics: self.metrics.clone(),
+            is_greeted: false,
+            due: true,
         };
-        self.tracker.spawn(async move {
-            if let Err(status) = walk.run().await {
-                // The proxy may be gone; then nobody wants to know.
-                let _ = answers.send(Err(status)).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(stream.answers()))
     }
 }
 
 struct Stream {
     requests: Streaming<v1::WatchRequest>,
-    answers: mpsc::Sender<Result<v1::WatchResponse, Status>>,
     session: Session,
     seat: Seat,
     metrics: Arc<Metrics>,
+    /// Hello came.
+    is_greeted: bool,
+    /// There may be something to send.
+    due: bool,
 }
 
 impl Stream {
-    async fn run(mut self) -> Result<(), Status> {
+    /// All answers, until the proxy ends the stream or says what it must not.
+    fn answers(self) -> Answers {
+        Box::pin(unfold(Some(self), |stream| async move {
+            let mut stream = stream?;
+            match stream.next().await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(stream))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        }))
+    }
+
+    /// The next answer, as soon as there is one; meanwhile what the proxy says is taken.
+    async fn next(&mut self) -> Result<Option<v1::WatchResponse>, Status> {
+        if !self.is_greeted && !self.greet().await? {
+            return Ok(None);
+        }
+        loop {
+            if std::mem::take(&mut self.due) {
+                let answer = self.session.answer();
+                self.due = self.session.is_behind();
+                if let Some(answer) = answer {
+                    self.metrics.documents_sent.inc_by(answer.changed.len() as u64);
+                    let (sent, documents) = (answer.sequence, self.session.len());
+                    self.seat.note(|proxy| (proxy.sent, proxy.documents) = (sent, documents));
+                    return Ok(Some(answer));
+                }
+            }
+            tokio::select! {
+                message = self.requests.message() => match message {
+                    Ok(Some(v1::WatchRequest { kind: Some(kind) })) => self.due |= self.take(kind)?,
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Ok(None),
+                    Err(status) => {
+                        tracing::debug!(identity = %self.session.identity(), %status, "stream ended");
+                        return Ok(None);
+                    }
+                },
+                () = self.session.woken() => self.due = true,
+            }
+        }
+    }
+
+    /// Whether Hello came, and not the end.
+    async fn greet(&mut self) -> Result<bool, Status> {
         let first = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, self.requests.message());
         let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello came"))?;
         match first? {
             Some(v1::WatchRequest { kind: Some(Kind::Hello(hello)) }) => self.hello(hello),
             Some(_) => return Err(Status::invalid_argument("the first message has to be Hello")),
-            None => return Ok(()),
+            None => return Ok(false),
         }
-        let mut due = true;
-        let answers = self.answers.clone();
-        loop {
-            tokio::select! {
-                message = self.requests.message() => match message {
-                    Ok(Some(v1::WatchRequest { kind: Some(kind) })) => due |= self.take(kind)?,
-                    Ok(Some(_)) => {}
-                    Ok(None) => return Ok(()),
-                    Err(status) => {
-                        tracing::debug!(identity = %self.session.identity(), %status, "stream ended");
-                        return Ok(());
-                    }
-                },
-                () = self.session.woken() => due = true,
-                room = answers.reserve(), if due => {
-                    let Ok(room) = room else { return Ok(()) };
-                    let answer = self.session.answer();
-                    due = self.session.is_behind();
-                    if let Some(answer) = answer {
-                        self.metrics.documents_sent.inc_by(answer.changed.len() as u64);
-                        let (sent, documents) = (answer.sequence, self.session.len());
-                        self.seat.note(|proxy| (proxy.sent, proxy.documents) = (sent, documents));
-                        room.send(Ok(answer));
-                    }
-                }
-                () = answers.closed() => return Ok(()),
-            }
-        }
+        self.is_greeted = true;
+        Ok(true)
     }
 
     fn hello(&mut self, hello: v1::Hello) {

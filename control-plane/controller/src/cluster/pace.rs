@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Changes that come closer together than this are one burst.
-const QUIET: Duration = Duration::from_millis(20);
+const QUIET: Duration = Duration::from_millis(10);
 /// A burst that does not end goes on in pieces of this length.
-const BURST_MAX: Duration = Duration::from_millis(100);
+const BURST_MAX: Duration = Duration::from_millis(30);
 
 /// When what came in goes on.
 #[derive(Debug, Default)]
@@ -51,15 +51,15 @@ mod tests {
         pace.went(at(0));
         // A burst waits until it is quiet,
         pace.came(at(5));
-        pace.came(at(15));
-        assert_eq!(pace.due(), Some(at(35)));
+        pace.came(at(12));
+        assert_eq!(pace.due(), Some(at(22)));
         // but not for ever.
-        for ms in (20..200).step_by(10) {
+        for ms in (15..100).step_by(5) {
             pace.came(at(ms));
         }
-        assert_eq!(pace.due(), Some(at(105)));
-        pace.went(at(105));
-        pace.came(at(125));
-        assert_eq!(pace.due(), Some(at(125)));
+        assert_eq!(pace.due(), Some(at(35)));
+        pace.went(at(35));
+        pace.came(at(45));
+        assert_eq!(pace.due(), Some(at(45)));
     }
 }
