@@ -1,7 +1,7 @@
 //! controller: the real program, pinned to one core, and what it takes.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use crate::api::Api;
+use crate::feed::anchors;
 use crate::plan::Plan;
 
 /// How long it may take to read the mesh.
@@ -20,31 +22,32 @@ const TICKS: f64 = 100.0;
 pub(crate) struct Controller {
     child: Child,
     pub(crate) address: SocketAddr,
-    pub(crate) state: PathBuf,
+    /// PEM of whom proxies trust.
+    pub(crate) anchors: String,
 }
 
 impl Controller {
-    /// Starts it on `directory`/manifests and waits until it is ready.
-    pub(crate) async fn start(plan: &Plan, directory: &Path) -> anyhow::Result<Self> {
-        let (address, admin) = (free_address()?, free_address()?);
-        let state = directory.join("state");
+    /// Starts it on `api` and waits until it is ready and has written what proxies trust.
+    pub(crate) async fn start(plan: &Plan, api: &Api, directory: &Path) -> anyhow::Result<Self> {
+        let kubeconfig = directory.join("kubeconfig");
+        std::fs::write(&kubeconfig, api.kubeconfig().to_string())?;
+        let (address, admin, webhook) = (free_address()?, free_address()?, free_address()?);
         let child = Command::new("taskset")
             .args(["-c", &plan.cpu.to_string()])
             .arg(&plan.controller)
-            .arg("--manifests")
-            .arg(directory.join("manifests"))
-            .arg("--state")
-            .arg(&state)
-            .args(["--listen", &address.to_string(), "--admin", &admin.to_string(), "--log", "warn"])
+            .args(["--kubernetes", "--listen", &address.to_string(), "--admin", &admin.to_string()])
+            .args(["--webhook", &webhook.to_string(), "--log", "error"])
+            .env("KUBECONFIG", &kubeconfig)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", plan.controller.display()))?;
-        let controller = Self { child, address, state };
+        let mut controller = Self { child, address, anchors: String::new() };
         let end = Instant::now() + PATIENCE;
-        while !is_ready(admin).await {
+        while controller.anchors.is_empty() || !is_ready(admin).await {
             anyhow::ensure!(Instant::now() < end, "the controller is not ready");
             tokio::time::sleep(Duration::from_millis(50)).await;
+            controller.anchors = anchors(api).unwrap_or_default();
         }
         Ok(controller)
     }

@@ -1,57 +1,48 @@
-//! feed: the mesh as manifests, and changes of it as files that take the place of others.
+//! feed: the mesh as objects of the API, and changes of it.
 
-use std::path::{Path, PathBuf};
-
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::plan::{NAMESPACES, Plan, account, namespace};
 
-/// Pods in one file, which is far from the longest that is read.
-const PODS_PER_FILE: usize = 2500;
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const GATEWAY: &str = "gateway.networking.k8s.io";
 
-/// Where the controller reads from.
-pub(crate) struct Feed {
-    directory: PathBuf,
+/// Puts the whole mesh there.
+pub(crate) fn fill(api: &Api, plan: &Plan) {
+    (0..NAMESPACES).for_each(|number| api.put("/api/v1/namespaces", namespace_object(&namespace(number))));
+    api.put("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition());
+    for number in 0..plan.services {
+        api.put("/api/v1/services", service(number));
+        api.put(&format!("/apis/{GATEWAY}/v1/httproutes"), route(number));
+        change(api, plan, number, 0);
+    }
+    (0..plan.endpoints()).for_each(|number| api.put("/api/v1/pods", pod(plan, number)));
 }
 
-impl Feed {
-    /// Writes the whole mesh.
-    pub(crate) fn write(plan: &Plan, directory: &Path) -> anyhow::Result<Self> {
-        let feed = Self { directory: directory.join("manifests") };
-        std::fs::create_dir_all(&feed.directory)?;
-        let namespaces: Vec<Value> = (0..NAMESPACES).map(|n| namespace_object(&namespace(n))).collect();
-        feed.put("namespaces", &list(namespaces))?;
-        feed.put("services", &list((0..plan.services).map(service).collect()))?;
-        feed.put("routes", &list((0..plan.services).map(route).collect()))?;
-        let pods: Vec<Value> = (0..plan.endpoints()).map(|number| pod(plan, number)).collect();
-        for (number, pods) in pods.chunks(PODS_PER_FILE).enumerate() {
-            feed.put(&format!("pods-{number}"), &list(pods.to_vec()))?;
-        }
-        for service in 0..plan.services {
-            feed.change(plan, service, 0)?;
-        }
-        Ok(feed)
-    }
-
-    /// Leaves `mark` on the endpoints of `service`; when it comes back the controller can see it.
-    pub(crate) fn change(&self, plan: &Plan, service: usize, mark: u64) -> anyhow::Result<()> {
-        self.put(&format!("slice-{service}"), &slice(plan, service, mark))
-    }
-
-    fn put(&self, name: &str, object: &Value) -> anyhow::Result<()> {
-        let hidden = self.directory.join(format!(".{name}"));
-        std::fs::write(&hidden, object.to_string())?;
-        Ok(std::fs::rename(hidden, self.directory.join(format!("{name}.json")))?)
-    }
+/// Leaves `mark` on the endpoints of `service`; when it comes back the controller can see it.
+pub(crate) fn change(api: &Api, plan: &Plan, service: usize, mark: u64) {
+    api.put(SLICES, slice(plan, service, mark));
 }
 
-fn list(items: Vec<Value>) -> Value {
-    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+/// What everybody trusts, once the controller has written it.
+pub(crate) fn anchors(api: &Api) -> anyhow::Result<String> {
+    let map = api.get("/api/v1/configmaps", &namespace(0), "tidegate-anchors").context("not there yet")?;
+    Ok(map["data"]["anchors.pem"].as_str().context("no anchors in it")?.to_owned())
+}
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("httproutes.{GATEWAY}") },
+        "spec": { "group": GATEWAY, "versions": [{ "name": "v1", "served": true, "storage": true }] },
+    })
 }
 
 fn namespace_object(name: &str) -> Value {
-    let annotations = json!({ "tidegate.dev/inject": "enabled" });
-    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "annotations": annotations } })
+    let labels = json!({ "tidegate.dev/inject": "enabled" });
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } })
 }
 
 fn service(number: usize) -> Value {
@@ -70,7 +61,7 @@ fn route(number: usize) -> Value {
     let backend = json!([{ "name": format!("s{number}"), "port": 80 }]);
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": { "name": format!("r{number}"), "namespace": namespace(number) },
+        "metadata": { "name": format!("r{number}"), "namespace": namespace(number), "generation": 1 },
         "spec": {
             "parentRefs": [{ "group": "", "kind": "Service", "name": format!("s{number}") }],
             "rules": [
@@ -90,6 +81,7 @@ fn pod(plan: &Plan, number: usize) -> Value {
         "metadata": {
             "name": format!("p{number}"), "namespace": namespace(service),
             "labels": { "app": format!("s{service}") },
+            "annotations": { "tidegate.dev/injected": "0.1.0" },
         },
         "spec": {
             "serviceAccountName": format!("a{}", account(number)),

@@ -27,7 +27,7 @@ pub(crate) fn tls(
     identified: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    for anchor in CertificateDer::pem_file_iter(controller.state.join("anchors.pem"))? {
+    for anchor in CertificateDer::pem_slice_iter(controller.anchors.as_bytes()) {
         roots.add(anchor?)?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -56,14 +56,13 @@ pub(crate) async fn connect(
     Ok(send)
 }
 
-/// A certificate for a service account, with the token that the controller made for it.
+/// A certificate for a service account, with a token that names it.
 pub(crate) async fn certify(
     controller: &Controller,
     namespace: &str,
     account: &str,
 ) -> anyhow::Result<Arc<ClientConfig>> {
-    let token = controller.state.join(format!("tokens/{namespace}.{account}.token"));
-    let token = std::fs::read_to_string(&token).with_context(|| token.display().to_string())?;
+    let token = format!("{namespace}:{account}");
     let key = KeyPair::generate()?;
     let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
     let identity = format!("spiffe://cluster.local/ns/{namespace}/sa/{account}");

@@ -1,6 +1,6 @@
 //! scale: what ten thousand proxies cost a controller, and how soon they know of a change.
 //!
-//! A real controller, pinned to one core, is fed a mesh; simulated proxies, each with a connection of
+//! A real controller, pinned to one core, watches a mesh at a fed API ([`api`]); simulated proxies, each with a connection of
 //! its own over TLS, speak the real stream to it: hello, subscribe, acknowledge. They say what they
 //! hold as proxies do and look no deeper into documents than a mark that each change leaves, for on a
 //! small machine what they spend is missing elsewhere. Measured are resident memory for each proxy, the
@@ -11,6 +11,7 @@
 //! target/release/examples/scale               # --help: how many of what
 //! ```
 
+mod api;
 mod controller;
 mod feed;
 mod load;
@@ -21,17 +22,18 @@ mod swarm;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use serde_json::json;
 
+use api::Api;
 use controller::Controller;
-use feed::Feed;
 use plan::Plan;
 use race::Race;
 use swarm::Swarm;
 
 /// The controller settles this long before its memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Without a status written for so long, all are.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long the last proxies may take after the last change.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Proxies that reconnect.
@@ -44,9 +46,10 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(plan: Arc<Plan>) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let feed = Feed::write(&plan, directory.path())?;
+    let api = Api::start().await?;
+    feed::fill(&api, &plan);
     let begun = Instant::now();
-    let controller = Controller::start(&plan, directory.path()).await?;
+    let controller = Controller::start(&plan, &api, directory.path()).await?;
     let loaded = begun.elapsed();
     tokio::time::sleep(SETTLE).await;
     let empty = controller.resident_kib()?;
@@ -58,18 +61,19 @@ async fn run(plan: Arc<Plan>) -> anyhow::Result<()> {
     let connect_cpu = controller.cpu()? - cpu;
     tokio::time::sleep(SETTLE).await;
     let full = controller.resident_kib()?;
+    let written = all_written(&api).await;
     let each = |kib: u64| kib.saturating_sub(empty) as f64 / plan.proxies as f64;
     let mut report = json!({
         "proxies": plan.proxies, "services": plan.services, "endpoints": plan.endpoints(),
         "needs": plan.needs, "ready_s": loaded.as_secs_f64(), "connect_s": connected.as_secs_f64(),
         "connect_cpu_s": connect_cpu.as_secs_f64(), "kib_without": empty, "kib_with": full,
-        "kib_each": each(full),
+        "kib_each": each(full), "statuses": api.statuses(), "statuses_written_s": written.as_secs_f64(),
     });
     eprintln!("{report:#}");
 
     let mut rates = Vec::new();
     for rate in &plan.rates {
-        rates.push(measure(&plan, *rate, &feed, &controller, &race).await?);
+        rates.push(measure(&plan, *rate, &api, &controller, &race).await?);
         eprintln!("{:#}", rates[rates.len() - 1]);
     }
     report["rates"] = rates.into();
@@ -82,11 +86,24 @@ async fn run(plan: Arc<Plan>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long it takes until all statuses are written: what that costs is not what is measured.
+async fn all_written(api: &Api) -> Duration {
+    let begun = Instant::now();
+    let (mut count, mut last) = (api.statuses(), begun);
+    while last.elapsed() < QUIET {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if api.statuses() != count {
+            (count, last) = (api.statuses(), Instant::now());
+        }
+    }
+    last - begun
+}
+
 /// Changes at one rate, each of another Service than the one before.
 async fn measure(
     plan: &Plan,
     rate: u32,
-    feed: &Feed,
+    api: &Api,
     controller: &Controller,
     race: &Race,
 ) -> anyhow::Result<serde_json::Value> {
@@ -98,7 +115,7 @@ async fn measure(
         tokio::time::sleep_until(due.into()).await;
         late = late.max(due.elapsed());
         let (service, mark) = race.begin();
-        feed.change(plan, service, mark).with_context(|| format!("change {mark}"))?;
+        feed::change(api, plan, service, mark);
         tokio::task::yield_now().await;
     }
     let spent = begun.elapsed();
