@@ -38,7 +38,6 @@ use clap::Parser as _;
 use policy::limits;
 use policy::wire::operator::operator_server::OperatorServer;
 use policy::wire::v1::identity_server::IdentityServer;
-use policy::wire::v1::policy_server::PolicyServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -179,9 +178,8 @@ fn routes(
         (config.trust_domain.clone(), config.leaf_lifetime),
         metrics.clone(),
     );
-    let bytes = limits::CONTROL_MESSAGE_BYTES_MAX;
     let certify = IdentityServer::new(certifier).max_decoding_message_size(2 * limits::CERTIFY_BYTES_MAX);
-    let policy = PolicyServer::new(watcher).max_decoding_message_size(bytes).max_encoding_message_size(bytes);
+    let policy = watch::PolicyService::new(watcher);
     Routes::new(certify).add_service(policy).add_service(OperatorServer::new(operator)).prepare()
 }
 

@@ -4,6 +4,7 @@
 //! reader has no room is not queued but found anew, so it skips to the newest. No task of its own
 //! drives it, only the connection's.
 
+mod carried;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -17,12 +18,14 @@ use policy::identity::Identity;
 use policy::limits;
 use policy::name::Domain;
 use policy::wire::v1::{self, watch_request::Kind};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::documents::Documents;
 use crate::metrics::Metrics;
 use crate::proxies::{Proxies, Proxy, Rejected, Seat};
 use session::Session;
+
+pub(crate) use carried::PolicyService;
 
 /// Whom the client certificate of a connection names; put on every request by the server.
 #[derive(Debug, Clone)]
@@ -60,16 +63,13 @@ impl Watcher {
         }
         Ok(identity)
     }
-}
 
-#[tonic::async_trait]
-impl v1::policy_server::Policy for Watcher {
-    type WatchStream = Answers;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<v1::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    /// All answers to what a proxy says.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED and PERMISSION_DENIED without a certificate of the mesh, RESOURCE_EXHAUSTED where
+    /// too many streams are open.
+    fn watch(&self, request: Request<Streaming<v1::WatchRequest>>) -> Result<Answers, Status> {
         let identity = self.identity(&request)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let proxy = Proxy {
@@ -94,7 +94,7 @@ impl v1::policy_server::Policy for Watcher {
             is_greeted: false,
             due: true,
         };
-        Ok(Response::new(stream.answers()))
+        Ok(stream.answers())
     }
 }
 

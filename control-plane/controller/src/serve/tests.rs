@@ -9,7 +9,6 @@ use policy::snapshot::Snapshot;
 use policy::wire::v1::identity_client::IdentityClient;
 use policy::wire::v1::identity_server::IdentityServer;
 use policy::wire::v1::policy_client::PolicyClient;
-use policy::wire::v1::policy_server::PolicyServer;
 use policy::wire::v1::{self, watch_request::Kind};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ClientConfig, RootCertStore};
@@ -26,7 +25,7 @@ use crate::index::Index;
 use crate::index::tests::SHOP;
 use crate::issue::{Authority, Certifier, Owners, Tokens};
 use crate::proxies::Proxies;
-use crate::watch::Watcher;
+use crate::watch::{PolicyService, Watcher};
 
 struct Rig {
     address: SocketAddr,
@@ -57,7 +56,7 @@ async fn rig() -> Rig {
     let roots = authority.roots().unwrap();
     let certifier = Certifier::new(authority, Owners::Files(tokens), (domain.clone(), hour), metrics.clone());
     let watcher = Watcher::new(documents.clone(), proxies.clone(), metrics.clone(), domain);
-    let routes = Routes::new(IdentityServer::new(certifier)).add_service(PolicyServer::new(watcher));
+    let routes = Routes::new(IdentityServer::new(certifier)).add_service(PolicyService::new(watcher));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, tls, routes, metrics));
