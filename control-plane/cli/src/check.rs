@@ -65,7 +65,7 @@ impl Check {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let by_address = self.controller_admin.is_some() || !self.proxy.is_empty();
         if by_address || !(self.pre || self.cluster.is_there()) {
-            return addresses::check(self.controller_admin, &self.proxy, self.output).await;
+            return addresses::check(self.controller_admin, &self.proxy, self.stuck_after, self.output).await;
         }
         let client = self.cluster.client().await?;
         if self.pre {

@@ -100,7 +100,7 @@ pub use enqueue::{Accepted, Enqueue, Idempotency, Refused};
 pub use handle::{Failed, Left, Options, Queue};
 pub use id::{Class, MessageId, NotAnId};
 pub use message::{Attempt, Exported, Filter, MessageState, Outcome, Page, Part, Peeked, Reason, Status};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, closed_for};
 pub use operate::QueueView;
 pub use pressure::Sample;
 pub use schedule::Blocked;

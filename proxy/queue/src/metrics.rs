@@ -7,6 +7,8 @@
 
 mod stores;
 
+pub use stores::closed_for;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,6 +150,7 @@ struct Inner {
     throttled: Family<ReasonLabels, Seconds>,
     commits: Family<ClassLabels, Histogram, fn() -> Histogram>,
     sources: Mutex<Vec<Weak<Shared>>>,
+    closed: stores::Closed,
 }
 
 fn commit_histogram() -> Histogram {
@@ -167,6 +170,7 @@ impl Metrics {
             throttled: Family::default(),
             commits: Family::new_with_constructor(commit_histogram),
             sources: Mutex::default(),
+            closed: stores::Closed::default(),
         };
         registry.register(
             "tidegate_queue_enqueue",
@@ -390,6 +394,6 @@ impl Collector for Gauges {
                 ConstGauge::new(look(figures)).encode(family.encode_family(&labels)?)?;
             }
         }
-        stores::encode(&sources, &mut encoder)
+        stores::encode(&sources, &self.0.0.closed, &mut encoder)
     }
 }

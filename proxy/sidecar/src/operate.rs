@@ -223,8 +223,8 @@ impl Operate {
                 format!("there is no queue {name:?}; there is {shown}{more}")
             }
         };
-        if let Some(why) = self.queues.trouble() {
-            detail += &format!("; the queue's directory is not open: {why}");
+        if let Some(trouble) = self.queues.trouble() {
+            detail += &format!("; the queue's directory is not open: {}", trouble.why);
         }
         Problem::new(UNKNOWN_QUEUE, detail)
     }

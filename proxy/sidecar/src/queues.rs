@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use policy::limits;
 use policy::queue::Durability;
-use queue::{Class, Deliver, MessageId, Options, Queue, WallClock};
+use queue::{Class, Deliver, MessageId, OpenError, Options, Queue, WallClock};
 use request::drain::Drain;
 use tokio::sync::watch;
 
@@ -76,9 +76,29 @@ enum Opening {
     #[default]
     Closed,
     /// A task is at it; with why the time before failed.
-    UnderWay(Option<String>),
-    Failed(Instant, String),
+    UnderWay(Option<Trouble>),
+    Failed(Instant, Trouble),
     Open(Queue),
+}
+
+/// Why a store is not open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) why: String,
+    /// The same as the word of a metric: `damaged`, `in_use`, `other_format`, `volatile`, `unusable`.
+    pub(crate) condition: &'static str,
+}
+
+impl Trouble {
+    fn unusable(why: impl Into<String>) -> Self {
+        Self { why: why.into(), condition: "unusable" }
+    }
+}
+
+impl From<OpenError> for Trouble {
+    fn from(error: OpenError) -> Self {
+        Self { why: error.to_string(), condition: queue::closed_for(&error) }
+    }
 }
 
 impl Opening {
@@ -97,7 +117,7 @@ impl Opening {
         !matches!(self, Self::UnderWay(_))
     }
 
-    fn trouble(&self) -> Option<&str> {
+    fn trouble(&self) -> Option<&Trouble> {
         match self {
             Self::Failed(_, why) | Self::UnderWay(Some(why)) => Some(why),
             _ => None,
@@ -190,7 +210,7 @@ impl Queues {
             Class::Memory => Durability::Memory,
         };
         match self.opening(class).borrow().trouble() {
-            Some(why) => Err(refused(why)),
+            Some(trouble) => Err(refused(&trouble.why)),
             None => Ok(self.opened(class)),
         }
     }
@@ -201,8 +221,8 @@ impl Queues {
     }
 
     /// Why the directory is not open, if it was tried.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.local.borrow().trouble().map(str::to_owned)
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.local.borrow().trouble().cloned()
     }
 
     /// Opens what messages were left in. Why it cannot be is in the log.
@@ -241,7 +261,7 @@ impl Queues {
         let settled = seen.wait_for(Opening::is_settled).await;
         match settled.as_deref() {
             Ok(Opening::Open(queue)) => Ok(queue.clone()),
-            Ok(opening) => Err(refused(opening.trouble().unwrap_or_default())),
+            Ok(opening) => Err(refused(opening.trouble().map_or("", |trouble| &trouble.why))),
             Err(closed) => Err(refused(&closed.to_string())),
         }
     }
@@ -252,14 +272,17 @@ impl Queues {
         let opening = self.opening(class);
         let queue = match self.opened_queue(class).await {
             Ok(queue) => queue,
-            Err(why) => {
-                if opening.borrow().trouble() != Some(&why) {
-                    tracing::error!(?class, reason = why, "the queue is not opened: what is in it waits");
+            Err(trouble) => {
+                if opening.borrow().trouble() != Some(&trouble) {
+                    let reason = &trouble.why;
+                    tracing::error!(?class, reason, "the queue is not opened: what is in it waits");
                 }
-                opening.send_replace(Opening::Failed(Instant::now(), why));
+                self.metrics.closed(id_class(class), Some(trouble.condition));
+                opening.send_replace(Opening::Failed(Instant::now(), trouble));
                 return;
             }
         };
+        self.metrics.closed(id_class(class), None);
         opening.send_replace(Opening::Open(queue.clone()));
         if self.is_draining() {
             queue.begin_drain();
@@ -278,14 +301,13 @@ impl Queues {
         }
     }
 
-    async fn opened_queue(&self, class: Durability) -> Result<Queue, String> {
+    async fn opened_queue(&self, class: Durability) -> Result<Queue, Trouble> {
         let (directory, bytes_max) = match (class, &self.place.directory) {
             (Durability::Memory, _) => (None, self.place.memory_bytes_max),
             (Durability::Local, Some(directory)) => (Some(directory.clone()), self.place.bytes_max),
             (Durability::Local, None) => {
-                return Err(
-                    "the sidecar has no directory for durable messages (--queue-directory)".to_owned()
-                );
+                let why = "the sidecar has no directory for durable messages (--queue-directory)";
+                return Err(Trouble::unusable(why));
             }
         };
         let options = Options {
@@ -302,7 +324,7 @@ impl Queues {
             metrics: self.metrics.clone(),
         };
         let opened = tokio::task::spawn_blocking(move || Queue::open(options)).await;
-        opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        opened.map_err(|error| Trouble::unusable(error.to_string()))?.map_err(Trouble::from)
     }
 
     fn is_draining(&self) -> bool {
@@ -334,6 +356,13 @@ impl Queues {
             }
             queue.close().await;
         }
+    }
+}
+
+fn id_class(class: Durability) -> Class {
+    match class {
+        Durability::Local => Class::Local,
+        Durability::Memory => Class::Memory,
     }
 }
 

@@ -106,7 +106,8 @@ use writer::{Job, Reply, Task, Work};
 /// Whether `directory` holds a store.
 #[must_use]
 pub fn is_used(directory: &std::path::Path) -> bool {
-    directory.join(files::DATABASE).exists()
+    // What may not be looked at may be there: opening it says why it cannot be.
+    directory.join(files::DATABASE).try_exists().unwrap_or(true)
 }
 
 /// How a store is opened.

@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use http::StatusCode;
 
 use super::finding::{Finding, Report};
 use super::held::{Problem, status};
+use super::stuck;
 use crate::ask;
 use crate::operate::Output;
 use crate::print::count;
@@ -15,13 +17,14 @@ use crate::print::count;
 /// Where a controller on this machine answers.
 const BESIDE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8087);
 
-/// Asks the controller, and each of the proxies.
+/// Asks the controller, and each of the proxies, also for its queues.
 ///
 /// # Errors
 /// When no controller is there.
 pub(super) async fn check(
     controller: Option<SocketAddr>,
     proxies: &[SocketAddr],
+    stuck_after: Duration,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let admin = controller.unwrap_or(BESIDE);
@@ -41,13 +44,17 @@ pub(super) async fn check(
         findings.push(Finding::failed("proxies", "none is connected", remedy));
     }
     for &proxy in proxies {
-        findings.push(match ask::get(proxy, "/ready").await {
-            Ok(answer) => readiness(format!("proxy {proxy}"), &answer),
+        match ask::get(proxy, "/ready").await {
+            Ok(answer) => {
+                findings.push(readiness(format!("proxy {proxy}"), &answer));
+                // Ready is whoever carries synchronous traffic, also where no message is delivered.
+                findings.extend(stuck::at(proxy, stuck_after).await);
+            }
             Err(error) => {
                 let remedy = "is tidegate-proxy running, with --admin at this address?";
-                Finding::failed(format!("proxy {proxy}"), format!("{error:#}"), remedy)
+                findings.push(Finding::failed(format!("proxy {proxy}"), format!("{error:#}"), remedy));
             }
-        });
+        }
     }
     let mut report = Report::new(output);
     report.tell("", findings);

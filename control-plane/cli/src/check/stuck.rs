@@ -1,11 +1,13 @@
-//! stuck: queues that do not drain, dead letters, and stores that take nothing in.
+//! stuck: queues that do not drain, dead letters, and stores that are not open or take nothing in.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kube::Client;
 
 use super::finding::Finding;
+use crate::ask::AdminPort;
 use crate::operate::{AT_ONCE, Named, Queues, Store};
 use crate::pods::Sidecar;
 use crate::print::{count, plain, span};
@@ -18,10 +20,10 @@ const DEAD_LETTER_FULL: &str = "dead_letter_full";
 /// Asks every sidecar that runs.
 pub(super) async fn look(client: &Client, sidecars: &[Sidecar], stuck_after: Duration) -> Vec<Finding> {
     let running: Vec<&Sidecar> = sidecars.iter().filter(|sidecar| sidecar.is_running).collect();
-    let asked = running.iter().take(ASKED_MAX).map(|sidecar| async move {
-        let said = sidecar.port(client).text("/queues").await;
-        (sidecar.named(), said.and_then(|text| Ok(serde_json::from_str::<Queues>(&text)?)))
-    });
+    let asked = running
+        .iter()
+        .take(ASKED_MAX)
+        .map(|sidecar| async move { (sidecar.named(), ask(&sidecar.port(client)).await) });
     let mut findings = Vec::new();
     let (mut with, mut heard) = (0, 0);
     let mut answers = stream::iter(asked).buffered(AT_ONCE);
@@ -30,7 +32,8 @@ pub(super) async fn look(client: &Client, sidecars: &[Sidecar], stuck_after: Dur
             Ok(queues) => {
                 heard += 1;
                 with += usize::from(!queues.queues.is_empty());
-                findings.extend(judge(&pod, &queues, stuck_after));
+                let whose = Whose { name: &pod, flag: "--pod" };
+                findings.extend(judge(whose, &queues, stuck_after));
             }
             Err(error) => findings.push(Finding::unknown(format!("queues of {pod}"), format!("{error:#}"))),
         }
@@ -43,19 +46,58 @@ pub(super) async fn look(client: &Client, sidecars: &[Sidecar], stuck_after: Dur
     findings
 }
 
-/// What is wrong with the queues of one pod.
-fn judge(pod: &str, queues: &Queues, stuck_after: Duration) -> Vec<Finding> {
+/// What is wrong with the queues of the proxy at an address; where nothing is, how many it has.
+pub(super) async fn at(address: SocketAddr, stuck_after: Duration) -> Vec<Finding> {
+    let name = address.to_string();
+    match ask(&AdminPort::At(address)).await {
+        Ok(queues) => {
+            let findings = judge(Whose { name: &name, flag: "--proxy" }, &queues, stuck_after);
+            if !findings.is_empty() {
+                return findings;
+            }
+            let said = format!("{}, all well", count(queues.queues.len(), "queue"));
+            vec![Finding::ok(format!("queues of {name}"), said)]
+        }
+        Err(error) => vec![Finding::unknown(format!("queues of {name}"), format!("{error:#}"))],
+    }
+}
+
+async fn ask(port: &AdminPort) -> anyhow::Result<Queues> {
+    Ok(serde_json::from_str(&port.text("/queues").await?)?)
+}
+
+/// Whose queues they are, and the flag that names it.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    name: &'a str,
+    flag: &'static str,
+}
+
+/// What is wrong with the queues of one proxy.
+fn judge(whose: Whose<'_>, queues: &Queues, stuck_after: Duration) -> Vec<Finding> {
+    let pod = whose.name;
     let mut findings: Vec<Finding> = queues.stores.iter().flat_map(|store| store_of(pod, store)).collect();
     if let Some(why) = &queues.trouble {
-        let remedy = "its volume: is it full, read-only, or on a network file system?";
-        let said = format!("its directory is not open: {}", plain(why));
-        findings.push(Finding::failed(format!("store of {pod}"), said, remedy));
+        let said = format!("is not open, what is in it waits: {}", plain(why));
+        let remedy = to_open(queues.trouble_condition.as_deref().unwrap_or_default());
+        findings.push(Finding::failed(format!("store local of {pod}"), said, remedy));
     }
     for queue in &queues.queues {
         findings.extend(stuck(pod, queue, stuck_after));
-        findings.extend(dead(pod, queue));
+        findings.extend(dead(whose, queue));
     }
     findings
+}
+
+/// What lets a directory be opened that is in this condition.
+fn to_open(condition: &str) -> &'static str {
+    match condition {
+        "damaged" => "after a copy of its volume, start the proxy once with --queue-salvage",
+        "in_use" => "one proxy has a directory: give each its own, or end the one that has it",
+        "other_format" => "start the version that wrote it, and let it deliver what is in it",
+        "volatile" => "give --queue-directory a volume of the pod",
+        _ => "look at its volume and --queue-directory: is it there, writable, and not full?",
+    }
 }
 
 fn store_of(pod: &str, store: &Store) -> Vec<Finding> {
@@ -112,7 +154,7 @@ fn stuck(pod: &str, queue: &Named, after: Duration) -> Option<Finding> {
     Some(Finding::failed(object(), format!("does not drain: {why}{}", waits()), remedy))
 }
 
-fn dead(pod: &str, queue: &Named) -> Option<Finding> {
+fn dead(whose: Whose<'_>, queue: &Named) -> Option<Finding> {
     if queue.dead_letters == 0 && queue.quarantined == 0 {
         return None;
     }
@@ -120,8 +162,9 @@ fn dead(pod: &str, queue: &Named) -> Option<Finding> {
     if queue.quarantined > 0 {
         said = format!("{said}, {}", count(queue.quarantined, "damaged message"));
     }
-    let object = format!("queue {} of {pod}", plain(&queue.name));
-    Some(Finding::warning(object, said, format!("tidegate dlq ls --pod {pod} QUEUE says why each died")))
+    let Whose { name, flag } = whose;
+    let object = format!("queue {} of {name}", plain(&queue.name));
+    Some(Finding::warning(object, said, format!("tidegate dlq ls {flag} {name} QUEUE says why each died")))
 }
 
 #[cfg(test)]
@@ -132,6 +175,7 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(300);
+    const WEB: Whose<'_> = Whose { name: "shop/web-0", flag: "--pod" };
 
     fn queue(change: impl FnOnce(&mut Value)) -> Named {
         let mut queue = json!({
@@ -177,18 +221,41 @@ mod tests {
             "queues": [],
         }))
         .unwrap();
-        let findings = judge("shop/web-0", &queues, AFTER);
+        let findings = judge(WEB, &queues, AFTER);
         assert_eq!(findings[0].says, "cannot be trusted: a flush failed");
         assert_eq!(findings[0].level, Level::Failed);
         let queues: Queues = serde_json::from_value(json!({
             "stores": [{"durability": "local", "bytes": 1, "bytesMax": 2, "doubted": "no room"}], "queues": [],
         }))
         .unwrap();
-        let doubted = &judge("shop/web-0", &queues, AFTER)[0];
+        let doubted = &judge(WEB, &queues, AFTER)[0];
         assert_eq!(doubted.level, Level::Warning);
         assert!(doubted.says.ends_with("had failed: no room"), "{}", doubted.says);
-        let finding = dead("shop/web-0", &queue(|queue| queue["deadLetters"] = 3.into())).unwrap();
+        let finding = dead(WEB, &queue(|queue| queue["deadLetters"] = 3.into())).unwrap();
         assert_eq!((finding.level, finding.says.as_str()), (Level::Warning, "3 dead letters"));
-        assert_eq!(dead("shop/web-0", &queue(|_| {})), None);
+        assert_eq!(dead(WEB, &queue(|_| {})), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_open_and_a_full_store_fail_with_what_helps() {
+        let said = |document: Value| {
+            let queues: Queues = serde_json::from_value(document).unwrap();
+            let finding = judge(WEB, &queues, AFTER).remove(0);
+            assert_eq!(finding.level, Level::Failed, "{finding:?}");
+            finding.sentence()
+        };
+        let closed = |condition: &str| {
+            said(json!({"trouble": "why", "troubleCondition": condition, "stores": [], "queues": []}))
+        };
+        assert_eq!(
+            closed("damaged"),
+            "store local of shop/web-0 is not open, what is in it waits: why: after a copy of its volume, \
+             start the proxy once with --queue-salvage"
+        );
+        assert!(closed("in_use").contains("give each its own"));
+        assert!(closed("unusable").contains("is it there, writable"));
+        let full = json!({"durability": "local", "bytes": 1, "bytesMax": 2, "full": "no room"});
+        let full = said(json!({"stores": [full], "queues": []}));
+        assert!(full.starts_with("store local of shop/web-0 is full: no room: "), "{full}");
     }
 }

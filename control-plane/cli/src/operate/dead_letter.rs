@@ -11,7 +11,7 @@ use super::choose::Which;
 use super::documents::{Message, Named};
 use super::everywhere::Everywhere;
 use super::filter::{Filter, Part};
-use super::queue::{Page, chosen, list};
+use super::queue::{Page, chosen, ended, list};
 use super::{At, export, message, path, print_json, read};
 use crate::print::{BAD, count, paint, plain, show, table};
 
@@ -67,7 +67,8 @@ struct Ls {
     #[arg(long, value_name = "CURSOR")]
     after: Option<u64>,
     /// The queues with dead letters of every pod with a sidecar, of the namespace given or of the whole
-    /// mesh. Exits 1 when some did not answer, with what the others said.
+    /// mesh. Exits 1 when some did not answer, with what the others said, or when the directory of one is
+    /// not open.
     #[arg(short = 'A', long, conflicts_with_all = ["queue", "fields", "after"])]
     all_pods: bool,
 }
@@ -123,7 +124,7 @@ impl DeadLetter {
             _ => self.which.one().await?,
         };
         match self.command {
-            Command::Ls(ls) => ls.run(at).await?,
+            Command::Ls(ls) => return ls.run(at).await,
             Command::Show(show) => {
                 let answer = at.get(path("/queues/message", &[("id", &show.id)])).await?;
                 if at.is_json() {
@@ -144,35 +145,40 @@ impl DeadLetter {
 }
 
 impl Ls {
-    async fn run(&self, at: &At) -> anyhow::Result<()> {
+    async fn run(&self, at: &At) -> anyhow::Result<ExitCode> {
         let Some(queue) = &self.queue else { return self.queues(at).await };
         let after = self.after.map(|after| after.to_string()).unwrap_or_default();
         let page = Page { part: Part::Dead, filter: &self.filter, limit: self.limit, after: &after };
-        list(at, queue, &page).await
+        list(at, queue, &page).await?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    async fn queues(&self, at: &At) -> anyhow::Result<()> {
+    async fn queues(&self, at: &At) -> anyhow::Result<ExitCode> {
         if !self.filter.is_empty() || self.after.is_some() {
             bail!("--filter and --after need the name of a queue");
         }
         let (queues, answer) = at.queues().await?;
+        let end = ended(&queues);
         if at.is_json() {
-            return print_json(&answer);
+            print_json(&answer)?;
+            return Ok(end);
         }
         let dead: Vec<&Named> = queues.queues.iter().filter(|queue| queue.dead_letters > 0).collect();
         if let Some(why) = &queues.trouble {
             println!("{}", paint(BAD, &format!("the queue's directory is not open: {}", plain(why))));
         }
         if dead.is_empty() {
-            println!("no dead letters");
-            return Ok(());
+            if queues.trouble.is_none() {
+                println!("no dead letters");
+            }
+            return Ok(end);
         }
         let mut rows = table(&COLUMNS);
         for queue in dead {
             rows.add_row(row(queue));
         }
         show(&rows);
-        Ok(())
+        Ok(end)
     }
 }
 

@@ -9,6 +9,9 @@ pub(crate) struct Queues {
     /// Why the directory is not open.
     #[serde(default)]
     pub(crate) trouble: Option<String>,
+    /// The same in a word, that of the metric.
+    #[serde(default)]
+    pub(crate) trouble_condition: Option<String>,
     pub(crate) stores: Vec<Store>,
     pub(crate) queues: Vec<Named>,
 }

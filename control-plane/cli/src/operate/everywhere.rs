@@ -64,10 +64,11 @@ impl Everywhere {
         Ok(())
     }
 
-    /// Says who did not answer; the exit status is 1 then.
+    /// Says who did not answer; the exit status is 1 then, and where a directory is not open.
     pub(super) fn end(&self) -> ExitCode {
         if self.failed.is_empty() {
-            return ExitCode::SUCCESS;
+            let closed = self.pods.iter().any(|(_, queues)| queues.trouble.is_some());
+            return if closed { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
         for (pod, error) in &self.failed {
             eprintln!("pod {}: {}", plain(pod), plain(error));

@@ -56,7 +56,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Ls {
     /// Those of every pod with a sidecar, of the namespace given or of the whole mesh. Exits 1 when some
-    /// did not answer, with what the others said.
+    /// did not answer, with what the others said, or when the directory of one is not open.
     #[arg(short = 'A', long)]
     all_pods: bool,
 }
@@ -119,7 +119,7 @@ impl Queue {
         }
         let at = &self.which.one().await?;
         match self.command {
-            Command::Ls(_) => ls(at).await?,
+            Command::Ls(_) => return ls(at).await,
             Command::Peek(peek) => {
                 let after = peek.after.map(|after| after.to_string()).unwrap_or_default();
                 let page = Page { part: peek.part, filter: &peek.filter, limit: peek.limit, after: &after };
@@ -137,22 +137,29 @@ impl Queue {
     }
 }
 
-async fn ls(at: &At) -> anyhow::Result<()> {
+async fn ls(at: &At) -> anyhow::Result<ExitCode> {
     let (queues, answer) = at.queues().await?;
+    let end = ended(&queues);
     if at.is_json() {
-        return print_json(&answer);
+        print_json(&answer)?;
+        return Ok(end);
     }
-    if queues.queues.is_empty() {
-        println!("no queues: no request was taken in yet");
-    } else {
+    if !queues.queues.is_empty() {
         let mut rows = table(&COLUMNS);
         for queue in &queues.queues {
             rows.add_row(row(queue));
         }
         show(&rows);
+    } else if queues.trouble.is_none() {
+        println!("no queues: no request was taken in yet");
     }
     stores(&queues);
-    Ok(())
+    Ok(end)
+}
+
+/// Of a directory that is not open nobody knows what waits in it.
+pub(super) fn ended(queues: &Queues) -> ExitCode {
+    if queues.trouble.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 async fn ls_everywhere(which: &Asked) -> anyhow::Result<ExitCode> {

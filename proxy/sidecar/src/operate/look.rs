@@ -50,10 +50,12 @@ impl Operate {
             queues.extend(views.iter().map(|view| listed(durability, view)));
         }
         queues.sort_by(|a, b| a.name.cmp(&b.name));
+        let trouble = self.queues.trouble();
         Ok(Overview {
             pod: self.pod.clone(),
             identity: self.queues.owner().to_string(),
-            trouble: self.queues.trouble(),
+            trouble_condition: trouble.as_ref().map(|trouble| trouble.condition),
+            trouble: trouble.map(|trouble| trouble.why),
             stores,
             queues,
         })

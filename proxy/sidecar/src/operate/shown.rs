@@ -10,6 +10,8 @@ pub(crate) struct Overview {
     pub(crate) identity: String,
     /// Why the directory could not be opened.
     pub(crate) trouble: Option<String>,
+    /// The same as the condition of `tidegate_queue_store_condition`.
+    pub(crate) trouble_condition: Option<&'static str>,
     pub(crate) stores: Vec<Store>,
     pub(crate) queues: Vec<Listed>,
 }

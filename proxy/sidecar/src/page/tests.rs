@@ -49,7 +49,7 @@ fn overview(queues: Vec<Listed>) -> Overview {
         poisoned: None,
     };
     let (pod, identity) = ("web-0".to_owned(), "spiffe://cluster.local/ns/shop/sa/web".to_owned());
-    Overview { pod, identity, trouble: None, stores: vec![store], queues }
+    Overview { pod, identity, trouble: None, trouble_condition: None, stores: vec![store], queues }
 }
 
 fn message(text: &str) -> Shown {

@@ -23,6 +23,11 @@ impl Deliver for Nobody {
 }
 
 pub(crate) fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
+    counted(directory).0
+}
+
+/// The same with what it counts.
+fn counted(directory: Option<PathBuf>) -> (Arc<Queues>, Metrics) {
     let place = Place {
         directory,
         bytes_max: 64 << 20,
@@ -35,7 +40,33 @@ pub(crate) fn queues(directory: Option<PathBuf>) -> Arc<Queues> {
     };
     let owner = Owner { identity: "spiffe://d/ns/shop/sa/web".into(), address: Ipv4Addr::LOCALHOST };
     let (keys, metrics) = (Keys::new(&place), Metrics::new());
-    Queues::new(place, owner, keys, Arc::new(Nobody), &metrics, Arc::default(), Drain::new())
+    let nobody = Arc::new(Nobody);
+    (Queues::new(place, owner, keys, nobody, &metrics, Arc::default(), Drain::new()), metrics)
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_open_is_a_condition_until_it_is() {
+    let directory = TempDir::new().unwrap();
+    let damaged = directory.path().join("messages.db");
+    std::fs::write(&damaged, [0xa5; 16384]).unwrap();
+    let (queues, metrics) = counted(Some(directory.path().to_owned()));
+    queues.open_what_was_left().await;
+    assert_eq!(queues.trouble().map(|trouble| trouble.condition), Some("damaged"));
+    let line = |condition, holds| {
+        let labels = format!("durability=\"local\",condition=\"{condition}\"");
+        format!("tidegate_queue_store_condition{{{labels}}} {holds}\n")
+    };
+    let text = metrics.text();
+    assert!(text.contains(&line("damaged", 1)) && text.contains(&line("in_use", 0)), "{text}");
+    std::fs::remove_file(damaged).unwrap();
+    tokio::time::sleep(RETRY).await;
+    queues.open(Durability::Local).await.unwrap();
+    let text = metrics.text();
+    assert!(text.contains(&line("damaged", 0)) && !text.contains(&line("damaged", 1)), "{text}");
+    let (second, metrics) = counted(Some(directory.path().to_owned()));
+    second.open_what_was_left().await;
+    assert_eq!(second.trouble().map(|trouble| trouble.condition), Some("in_use"));
+    assert!(metrics.text().contains(&line("in_use", 1)));
 }
 
 #[tokio::test]
