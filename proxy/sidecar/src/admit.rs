@@ -38,7 +38,7 @@ use store::message::Timestamp;
 
 use crate::queues::Queues;
 use crate::telemetry::Metrics;
-use answer::Answer;
+use answer::{Answer, Stands};
 use asked::{Asked, Preference};
 use call::{CREDENTIALS, Call};
 use problem::Problem;
@@ -236,7 +236,7 @@ impl Admit {
         drop(held);
         let accepted = accepted.map_err(|refused| refusal(&refused, policy))?;
         let scheduled = not_before.is_some_and(|at| at > accepted.enqueued_at);
-        Ok(accepted_as(&queue, policy, &accepted, scheduled, answer).await)
+        Ok(accepted_as(&queue, &accepted, scheduled, answer).await)
     }
 
     /// The message, and the room its body takes.
@@ -292,21 +292,30 @@ impl Admit {
 }
 
 /// The answer to a request that is stored: its own response, if the client waits and it comes in
-/// time, or 202.
+/// time, or 202 and how it stands.
 async fn accepted_as(
     queue: &Queue,
-    policy: &AsyncPolicy,
     accepted: &Accepted,
     scheduled: bool,
     answer: &Answer,
 ) -> Response<Body> {
-    if let Some(wait) = answer.wait()
-        && let Ok(Some(Outcome::Response(_, response))) = queue.wait(accepted.id, wait).await
+    let outcome = match answer.wait() {
+        Some(wait) => queue.wait(accepted.id, wait).await.ok().flatten(),
+        None if accepted.duplicate => queue.result(accepted.id).await.ok().flatten(),
+        None => return answer.accepted(accepted, &Stands::new(scheduled)),
+    };
+    let stands = match &outcome {
+        Some(outcome) => Stands::of(outcome.status()),
+        None if accepted.duplicate => Stands::unknown(),
+        None => Stands::new(scheduled),
+    };
+    if answer.wait().is_some()
+        && let Some(Outcome::Response(_, response)) = outcome
         && let Ok(response) = answer.replay(response)
     {
         return response;
     }
-    answer.accepted(accepted, policy.durability, scheduled)
+    answer.accepted(accepted, &stands)
 }
 
 /// What a head says of the length of its body.
@@ -381,13 +390,5 @@ fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
     match refused.retry_after() {
         Some(after) => problem.retry_after(after),
         None => problem,
-    }
-}
-
-/// The class as headers and documents name it.
-pub(crate) fn durability(class: Durability) -> &'static str {
-    match class {
-        Durability::Memory => "memory",
-        Durability::Local => "local",
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
-use policy::queue::{AsyncPolicy, Durability};
-use queue::Accepted;
+use policy::queue::AsyncPolicy;
+use queue::{Accepted, MessageState, Status};
 use request::body::Body;
 use request::outcome::is_grpc;
 use serde::Serialize;
@@ -34,11 +34,40 @@ pub(crate) struct Answer {
     preference: Preference,
 }
 
+/// How a message stands when its sender is answered.
+pub(crate) struct Stands {
+    /// `None`: it was taken in once, and nothing else is known of it any more.
+    state: Option<&'static str>,
+    /// Why, in the dead letter.
+    reason: Option<&'static str>,
+    /// Nothing more happens to it: there is nothing to ask again for.
+    has_ended: bool,
+}
+
+impl Stands {
+    /// One that was taken in just now.
+    pub(crate) fn new(scheduled: bool) -> Self {
+        let state = if scheduled { MessageState::Scheduled } else { MessageState::Queued };
+        Self { state: Some(state.as_str()), reason: None, has_ended: false }
+    }
+
+    pub(crate) fn of(status: &Status) -> Self {
+        let reason = status.reason.map(|reason| reason.as_str());
+        Self { state: Some(status.state.as_str()), reason, has_ended: status.state.is_end() }
+    }
+
+    pub(crate) fn unknown() -> Self {
+        Self { state: None, reason: None, has_ended: true }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
     id: String,
-    state: &'static str,
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     durability: &'static str,
     enqueued_at: String,
 }
@@ -58,13 +87,14 @@ impl Answer {
     }
 
     /// 202, or for gRPC an empty message: it is stored.
-    pub(crate) fn accepted(&self, accepted: &Accepted, class: Durability, scheduled: bool) -> Response<Body> {
+    pub(crate) fn accepted(&self, accepted: &Accepted, stands: &Stands) -> Response<Body> {
         let id = accepted.id.to_string();
-        let class = super::durability(class);
+        let class = accepted.id.class().as_str();
         let mut response = if self.grpc { empty_message(&id) } else { Response::new(Body::empty()) };
         if !self.grpc {
             let document = Document {
-                state: if scheduled { "Scheduled" } else { "Queued" },
+                state: stands.state,
+                reason: stands.reason,
                 durability: class,
                 enqueued_at: rfc3339(accepted.enqueued_at),
                 id: id.clone(),
@@ -78,7 +108,9 @@ impl Answer {
             headers.insert(LOCATION, location);
         }
         headers.insert(DURABILITY, HeaderValue::from_static(class));
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds(accepted.retry_after)));
+        if !stands.has_ended {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds(accepted.retry_after)));
+        }
         if accepted.duplicate {
             headers.insert(DUPLICATE, HeaderValue::from_static("?1"));
         }

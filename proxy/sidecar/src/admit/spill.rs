@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use policy::queue::AsyncPolicy;
-use queue::{Accepted, Refused};
+use queue::{Accepted, Queue, Refused};
 use request::body::{Body, Received};
 use request::outcome::{Cause, Failure};
 
@@ -20,7 +20,7 @@ use super::asked::Asked;
 use super::call;
 use super::problem::{self, Problem};
 use super::room::{Bounds, Unread};
-use super::{Admit, Going, Proxy, Ready, begun, check, length, refusal};
+use super::{Admit, Going, Proxy, Ready, accepted_as, begun, check, length, refusal};
 
 /// Bytes of a 429's or 503's body that are read to see that it is complete.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
@@ -100,8 +100,8 @@ impl Admit {
             return self.store(policy, ready, going, answer).await.map(Ok);
         }
         let _running = self.begin(going, &ready.asked)?;
-        if let Some(accepted) = self.stored_already(policy, &ready, going).await? {
-            return Ok(Ok(answer.accepted(&accepted, policy.durability, false)));
+        if let Some((queue, accepted)) = self.stored_already(policy, &ready, going).await? {
+            return Ok(Ok(accepted_as(&queue, &accepted, false, answer).await));
         }
         let safe_twice = is_idempotent(&ready.parts.method) || ready.asked.idempotency_key.is_some();
         match attempt(proxy, &ready.parts, &ready.body).await {
@@ -117,14 +117,14 @@ impl Admit {
         policy: &AsyncPolicy,
         ready: &Ready,
         going: &Going,
-    ) -> Result<Option<Accepted>, Problem> {
+    ) -> Result<Option<(Queue, Accepted)>, Problem> {
         let (Some(key), Some(queue)) = (&ready.asked.idempotency_key, self.queues.opened(policy.durability))
         else {
             return Ok(None);
         };
         let idempotency = ready.idempotency(key, going);
         match queue.known(policy, &going.destination, self.queues.owner(), &idempotency).await {
-            Ok(known) => Ok(known),
+            Ok(known) => Ok(known.map(|known| (queue, known))),
             Err(refused @ Refused::OtherFingerprint) => Err(refusal(&refused, policy)),
             // A broken disk holds up no synchronous request.
             Err(_) => Ok(None),

@@ -109,3 +109,29 @@ async fn every_refusal_of_the_queue_has_its_status_type_and_time() {
         assert!(detail.contains(&said) && detail.contains("shop/orders"), "{detail}");
     }
 }
+
+/// Whoever is answered 202 reads how its message stands, and asks again only where something may change.
+#[tokio::test]
+async fn a_message_that_has_ended_is_told_so_and_not_to_be_asked_for_again() {
+    let (admit, policy) = (admit(), Arc::new(policy()));
+    let queue = admit.queues.open(Durability::Memory).await.unwrap();
+    let parts = parts("/orders", Some("orders.shop"));
+    let going = Going::to("orders".into(), &parts, &Authority::from_static("10.96.0.7:80"));
+    let answer = Answer::to(&parts, Preference::default());
+    let key = Some("k".to_owned());
+    let send = async || {
+        let asked = Asked { idempotency_key: key.clone(), ..Asked::default() };
+        let ready = Ready { parts: parts.clone(), body: Bytes::new(), asked, held: None };
+        let response = admit.store(&policy, ready, &going, &answer).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (document, head.headers.contains_key("retry-after"), head.headers.contains_key("tidegate-duplicate"))
+    };
+    let (first, asks_again, duplicate) = send().await;
+    assert_eq!((first["state"].as_str(), asks_again, duplicate), (Some("Queued"), true, false));
+    queue.cancel(first["id"].as_str().unwrap().parse().unwrap()).await.unwrap();
+    let (again, asks_again, duplicate) = send().await;
+    assert_eq!((&again["id"], again["state"].as_str()), (&first["id"], Some("Cancelled")));
+    assert_eq!((asks_again, duplicate), (false, true));
+}
