@@ -153,8 +153,10 @@ pub enum Outcome {
     Pending(Status),
     /// It ended with this response, whatever its status: replayed.
     Response(Status, Response),
-    /// It ended without a response that could be kept: a problem document.
+    /// It ended without a response, or its policy keeps none: a problem document.
     Without(Status),
+    /// It was delivered, and the response was larger than its policy keeps.
+    TooLarge(Status),
     /// The response's time is over, or it had to make room: 410.
     Gone(Status),
 }
@@ -167,6 +169,7 @@ impl Outcome {
             Self::Pending(status)
             | Self::Response(status, _)
             | Self::Without(status)
+            | Self::TooLarge(status)
             | Self::Gone(status) => status,
         }
     }

@@ -269,6 +269,7 @@ impl Queue {
         Some(match response {
             Some(response) => Outcome::Response(status, response),
             None if record.had_result => Outcome::Gone(status),
+            None if record.lacks_a_result() => Outcome::TooLarge(status),
             None => Outcome::Without(status),
         })
     }

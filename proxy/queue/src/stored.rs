@@ -223,6 +223,12 @@ impl Record {
         self.encode_to_vec().into()
     }
 
+    /// It was delivered under a policy that keeps responses, and this one it did not: whatever is
+    /// answered is small enough or too large.
+    pub(crate) fn lacks_a_result(&self) -> bool {
+        !self.had_result && self.state() == MessageState::Succeeded && self.result_until > self.ended_at
+    }
+
     pub(crate) fn state(&self) -> MessageState {
         match (self.cancelled, self.sunk) {
             (true, _) => MessageState::Cancelled,

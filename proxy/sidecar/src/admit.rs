@@ -293,12 +293,7 @@ impl Admit {
 
 /// The answer to a request that is stored: its own response, if the client waits and it comes in
 /// time, or 202 and how it stands.
-async fn accepted_as(
-    queue: &Queue,
-    accepted: &Accepted,
-    scheduled: bool,
-    answer: &Answer,
-) -> Response<Body> {
+async fn accepted_as(queue: &Queue, accepted: &Accepted, scheduled: bool, answer: &Answer) -> Response<Body> {
     let outcome = match answer.wait() {
         Some(wait) => queue.wait(accepted.id, wait).await.ok().flatten(),
         None if accepted.duplicate => queue.result(accepted.id).await.ok().flatten(),

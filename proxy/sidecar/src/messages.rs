@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use policy::identity::Identity;
-use queue::{CancelError, MessageId, Outcome, Queue, RedriveError, Status};
+use queue::{CancelError, MessageId, MessageState, Outcome, Queue, RedriveError, Status};
 use request::body::Body;
 use serde_json::json;
 
@@ -173,13 +173,30 @@ async fn result(queue: &Queue, id: MessageId, wait: Option<Duration>) -> Result<
         Outcome::Response(_, response) => {
             replay(response).map_err(|error| Problem::new(problem::NO_QUEUE, error.to_string()))
         }
-        Outcome::Without(status) => {
-            let reason = status.reason.map_or("no response was kept", |reason| reason.as_str());
-            let detail = format!("{}: {reason}", status.state.as_str());
-            Err(Problem::new(problem::NO_RESULT, detail))
-        }
+        Outcome::Without(status) => Err(without(&status)),
+        Outcome::TooLarge(status) => Err(Problem::new(problem::TOO_LARGE, ended(&status))),
         Outcome::Gone(_) => Err(Problem::new(problem::GONE, "the response's time is over (result.ttl)")),
     }
+}
+
+/// Why there is no response. Its status is no success: a client that looks at nothing else must not take
+/// a request that died for one that was answered.
+fn without(status: &Status) -> Problem {
+    let kind = match status.state {
+        MessageState::Cancelled => problem::CANCELLED,
+        MessageState::Succeeded => problem::NOT_KEPT,
+        _ => problem::NO_RESULT,
+    };
+    Problem::new(kind, ended(status))
+}
+
+/// How it ended: `DeadLettered: Exhausted, after 12 attempts, the last: timeout`.
+fn ended(status: &Status) -> String {
+    let reason = status.reason.map(|reason| format!(": {}", reason.as_str())).unwrap_or_default();
+    let attempts = if status.attempts_used == 1 { "attempt" } else { "attempts" };
+    let last = status.attempts.last().and_then(|last| last.error.as_ref());
+    let last = last.map(|error| format!(", the last: {error}")).unwrap_or_default();
+    format!("{}{reason}, after {} {attempts}{last}", status.state.as_str(), status.attempts_used)
 }
 
 fn until_next(status: &Status) -> Duration {
@@ -249,6 +266,33 @@ pub(crate) fn document(status: StatusCode, value: &serde_json::Value) -> Respons
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_no_response_is_answered_with_no_success() {
+        let id: MessageId = "01900000-0001-7400-8000-00050a000007".parse().unwrap();
+        let mut status = Status {
+            id,
+            queue: "shop/orders/orders.shop:80".to_owned(),
+            owner: String::new(),
+            state: MessageState::DeadLettered,
+            reason: Some(queue::Reason::Exhausted),
+            durability: queue::Class::Local,
+            enqueued_at: queue::Timestamp(0),
+            attempts: Vec::new(),
+            attempts_used: 1,
+            next_attempt_at: None,
+            ended_at: None,
+            has_result: false,
+        };
+        let dead = without(&status);
+        assert_eq!((dead.kind.name, dead.kind.status.as_u16()), ("no-result", 502));
+        assert_eq!(dead.detail, "DeadLettered: Exhausted, after 1 attempt");
+        (status.state, status.reason) = (MessageState::Cancelled, None);
+        assert_eq!((without(&status).kind.name, without(&status).kind.status.as_u16()), ("cancelled", 410));
+        status.state = MessageState::Succeeded;
+        assert_eq!(without(&status).kind.status.as_u16(), 410);
+        assert!(without(&status).kind.title.contains("keeps none"));
+    }
 
     #[test]
     fn a_path_says_which_message_and_what_to_do_with_it() {

@@ -196,9 +196,35 @@ async fn a_response_longer_than_allowed_is_not_kept() {
     let id = shop.enqueue("/", &[]).await;
     shop.reaches(&id, "Succeeded").await;
     let result = shop.result(&id).await;
-    let kind = result.header("content-type").unwrap_or_default();
-    assert!(kind.starts_with("application/problem+json"), "{result:?} {}", result.text());
+    is_problem("too large", &result, 410, &["result-too-large", "result.maxBytes", "Succeeded"]);
     assert!(!result.text().contains("said"), "{}", result.text());
+}
+
+#[tokio::test]
+async fn who_asks_for_the_response_of_a_request_that_died_or_was_taken_back_gets_no_success() {
+    let shop =
+        Setup::of(json!({"delivery": {"retry": 0}})).plain("orders").script(|_| Act::Break).start().await;
+    let waits = [("prefer", "respond-async, wait=20")];
+    let answer = shop.post("/dies", &waits, "").await;
+    let told = json_of(&answer);
+    assert_eq!((answer.status, &told["state"]), (202, &json!("DeadLettered")), "{answer:?} {told}");
+    assert_eq!((&told["reason"], answer.header("retry-after")), (&json!("Exhausted"), None), "{answer:?}");
+    let result = shop.result(told["id"].as_str().unwrap()).await;
+    is_problem("died", &result, 502, &["no-result", "DeadLettered", "Exhausted"]);
+    let later = shop.enqueue("/later", &[("tidegate-delay", "PT1H")]).await;
+    assert_eq!(shop.resource("DELETE", &later, &[]).await.status, 204);
+    is_problem("taken back", &shop.result(&later).await, 410, &["cancelled", "Cancelled"]);
+}
+
+#[tokio::test]
+async fn a_repetition_of_what_has_succeeded_is_told_so() {
+    let shop = Shop::with(json!({})).await;
+    let keyed = [PREFER, ("idempotency-key", "k")];
+    let id = id_of(&shop.post("/", &keyed, "").await);
+    shop.reaches(&id, "Succeeded").await;
+    let again = shop.post("/", &keyed, "").await;
+    assert_eq!((id_of(&again), &json_of(&again)["state"]), (id, &json!("Succeeded")), "{again:?}");
+    assert_eq!(again.header("retry-after"), None, "{again:?}");
 }
 
 #[tokio::test]
@@ -207,6 +233,7 @@ async fn an_end_is_known_also_where_no_response_is_kept() {
     let id = shop.enqueue("/", &[]).await;
     shop.orders().has(1).await;
     let result = until("an end", || shop.result(&id), |result| result.status != 202).await;
+    is_problem("none kept", &result, 410, &["result-not-kept", "keeps none"]);
     assert!(!result.text().contains("said"), "the response is kept if ttl > 0: {result:?}");
     let status = shop.resource("GET", &id, &[]).await;
     assert_eq!(status.status, 200, "404 is for what is unknown: {status:?} {}", status.text());

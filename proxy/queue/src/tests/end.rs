@@ -75,7 +75,7 @@ fn a_response_that_is_too_long_is_not_kept() {
     house(policy, |house| async move {
         let id = house.add("1").await;
         house.until(id, MessageState::Succeeded).await;
-        assert!(matches!(house.queue.result(id).await.unwrap(), Some(Outcome::Without(_))));
+        assert!(matches!(house.queue.result(id).await.unwrap(), Some(Outcome::TooLarge(_))));
     });
 }
 
@@ -87,7 +87,7 @@ fn without_a_time_for_results_the_end_is_known_and_no_response() {
         let id = house.add("1").await;
         house.until(id, MessageState::Succeeded).await;
         let outcome = house.queue.result(id).await.unwrap();
-        assert!(matches!(outcome, Some(Outcome::Without(_) | Outcome::Gone(_))), "{outcome:?}");
+        assert!(matches!(outcome, Some(Outcome::Without(_))), "{outcome:?}");
     });
 }
 

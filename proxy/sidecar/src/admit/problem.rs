@@ -29,6 +29,7 @@ kinds! {
     BODY_LATE "body-late" REQUEST_TIMEOUT "The body did not come in time";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "The body is larger than the policy allows";
     CALLBACK_NOT_ALLOWED "callback-not-allowed" BAD_REQUEST "The callback's host is not allowed";
+    CANCELLED "cancelled" GONE "The request was cancelled";
     CREDENTIALS "credentials" BAD_REQUEST "Credentials are not stored";
     DISK_FULL "disk-full" SERVICE_UNAVAILABLE "The store is full";
     DRAINING "draining" SERVICE_UNAVAILABLE "The sidecar is about to stop";
@@ -40,12 +41,14 @@ kinds! {
     KEY_MISSING "idempotency-key-missing" BAD_REQUEST "The policy asks for an Idempotency-Key";
     KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "The key was used for another request";
     METHOD "method" METHOD_NOT_ALLOWED "The resource does not know this method";
-    NO_RESULT "no-result" OK "The request ended without a response";
+    NO_RESULT "no-result" BAD_GATEWAY "The request is in the dead letter, without a response";
+    NOT_KEPT "result-not-kept" GONE "The response was not kept: the policy keeps none (result.ttl)";
     NOT_CANCELLED "not-cancelled" CONFLICT "The request can no longer be cancelled";
     NOT_REDRIVEN "not-redriven" CONFLICT "The request is not in the dead letter";
     NO_QUEUE "no-queue" SERVICE_UNAVAILABLE "The queue cannot be opened";
     NO_ROOM "no-room" SERVICE_UNAVAILABLE "Too many bodies are on their way in";
     OVER_QUOTA "over-quota" TOO_MANY_REQUESTS "The queue is full";
+    TOO_LARGE "result-too-large" GONE "The response was not kept: it is larger than the policy's result.maxBytes";
     UNKNOWN "unknown-request" NOT_FOUND "No request has this id";
     UNKNOWN_OUTCOME "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown: retry with the same key";
 }
