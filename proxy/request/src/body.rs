@@ -25,6 +25,8 @@ pub struct Body {
     track: Option<Track>,
     /// Its request, for the connection it came on.
     under_way: Option<UnderWay>,
+    /// What was looked at already: it comes first, and was counted.
+    begun: Option<Bytes>,
     /// What was read behind frames that were put together.
     next: Option<Result<Frame<Bytes>, BodyError>>,
     ended: bool,
@@ -114,6 +116,13 @@ impl Body {
         let mut body = Self::incoming(incoming);
         (body.deadline, body.track) = (deadline, Some(track));
         body
+    }
+
+    /// The same again, of which `read` was read.
+    #[must_use]
+    pub fn begun(mut self, read: Bytes) -> Self {
+        self.begun = Some(read).filter(|read| !read.is_empty());
+        self
     }
 
     /// Hands `end` what became of the exchange when this body has ended or was dropped.
@@ -240,6 +249,9 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(begun) = this.begun.take() {
+            return Poll::Ready(Some(Ok(Frame::data(begun))));
+        }
         // First, so that a body whose frames never run out ends in time too.
         let late = this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         let frame = if late { this.deadline_passed() } else { ready!(this.poll_joined(cx)) };
@@ -254,7 +266,8 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next.is_none()
+        self.begun.is_none()
+            && self.next.is_none()
             && match &self.kind {
                 Kind::Empty => true,
                 Kind::Full(bytes) => bytes.is_empty(),
@@ -266,7 +279,8 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         let next = self.next.as_ref().and_then(|next| next.as_ref().ok()?.data_ref());
-        let next = next.map_or(0, |data| data.len() as u64);
+        let begun = self.begun.as_ref().map_or(0, Bytes::len) as u64;
+        let next = begun + next.map_or(0, |data| data.len() as u64);
         let rest = match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) | Kind::Ending(bytes, _) => SizeHint::with_exact(bytes.len() as u64),

@@ -100,6 +100,26 @@ async fn a_request_that_may_have_been_processed_is_stored_only_if_twice_does_no_
 }
 
 #[tokio::test]
+async fn what_cannot_be_stored_is_answered_by_its_receiver() {
+    let busy = || Act::Answer(503, vec![("retry-after", "7".into()), ("x-load", "9".into())], "too busy");
+    let full = Setup::of(json!({"mode": "Spill", "queue": {"maxMessages": 1}})).script(move |_| busy());
+    let shop = full.start().await;
+    shop.enqueue("/", &[("tidegate-delay", "PT1H")]).await;
+    for (row, shop) in [
+        ("full", shop),
+        ("no directory", Setup::of(spill()).no_queue().script(move |_| busy()).start().await),
+    ] {
+        let answer = shop.post("/", &[], "body").await;
+        assert_eq!((answer.status, answer.text().as_str()), (503, "too busy"), "{row}: {answer:?}");
+        assert_eq!(answer.header("retry-after").as_deref(), Some("7"), "{row}");
+        assert_eq!(answer.header("x-load").as_deref(), Some("9"), "{row}");
+    }
+    let nobody = Setup::of(spill()).no_queue().away().start().await.post("/", &[], "body").await;
+    assert!((502..=504).contains(&nobody.status), "{nobody:?}");
+    assert!(nobody.header("proxy-status").is_some(), "the synchronous error: {nobody:?}");
+}
+
+#[tokio::test]
 async fn an_answer_is_an_answer() {
     let shop =
         Setup::of(spill()).script(|seen| Act::status(seen.path[1..].parse().unwrap_or(200))).start().await;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use policy::queue::AsyncPolicy;
 use queue::{Accepted, Queue, Refused};
-use request::body::{Body, Received};
+use request::body::{Body, BodyError, Received};
 use request::outcome::{Cause, Failure};
 
 use super::answer::Answer;
@@ -43,8 +43,8 @@ impl Drop for Running<'_> {
 enum Tried {
     /// Answered: this is it.
     Answered(Result<Response<Body>, Failure>),
-    /// The receiver did not process it.
-    Unprocessed,
+    /// The receiver did not process it; this would be the answer.
+    Unprocessed(Result<Response<Body>, Failure>),
     /// Nobody knows; this would be the answer.
     Unknown(Result<Response<Body>, Failure>),
 }
@@ -86,7 +86,7 @@ impl Admit {
     }
 
     /// Tries a request that can be stored.
-    async fn try_ready(
+    pub(super) async fn try_ready(
         &self,
         policy: &Arc<AsyncPolicy>,
         ready: Ready,
@@ -107,7 +107,34 @@ impl Admit {
         match attempt(proxy, &ready.parts, &ready.body).await {
             Tried::Answered(answered) => Ok(answered),
             Tried::Unknown(answered) if !safe_twice => Ok(answered),
-            Tried::Unprocessed | Tried::Unknown(_) => self.keep(policy, ready, going, answer).await.map(Ok),
+            Tried::Unprocessed(instead) | Tried::Unknown(instead) => {
+                self.keep_or(policy, ready, going, answer, instead).await
+            }
+        }
+    }
+
+    /// Stores a request; one that cannot be stored is answered as if it had no policy. Not so where a write
+    /// may have stored it all the same, nor where its key belongs to another.
+    async fn keep_or(
+        &self,
+        policy: &Arc<AsyncPolicy>,
+        ready: Ready,
+        going: &Going,
+        answer: &Answer,
+        instead: Result<Response<Body>, Failure>,
+    ) -> Result<Result<Response<Body>, Failure>, Problem> {
+        let opened = self.queues.opened(policy.durability);
+        if opened.is_some_and(|queue| queue.condition().poisoned.is_some()) {
+            return Ok(instead);
+        }
+        match self.keep(policy, ready, going, answer).await {
+            Ok(accepted) => Ok(Ok(accepted)),
+            Err(problem) if problem.kind == problem::UNKNOWN_OUTCOME => Err(problem),
+            Err(problem) if problem.kind == problem::KEY_REUSED => Err(problem),
+            Err(problem) => {
+                tracing::debug!(policy = %policy.name, reason = problem.detail, "not spilled");
+                Ok(instead)
+            }
         }
     }
 
@@ -166,7 +193,7 @@ async fn attempt(proxy: &impl Proxy, parts: &Parts, body: &Bytes) -> Tried {
         Ok(response) => Tried::Answered(Ok(response)),
         Err(failure) => match failure.cause {
             Cause::NoEndpoint | Cause::Connect(_) | Cause::Refused | Cause::Overloaded | Cause::NotReady => {
-                Tried::Unprocessed
+                Tried::Unprocessed(Err(failure))
             }
             Cause::Terminated | Cause::Timeout => Tried::Unknown(Err(failure)),
             _ => Tried::Answered(Err(failure)),
@@ -180,13 +207,37 @@ fn is_refusal(status: StatusCode, headers: &HeaderMap) -> bool {
     matches!(status.as_u16(), 429 | 503) || matches!(grpc, Some("8" | "14"))
 }
 
-/// Reads a refusal to its end: only a whole one says that the request was not processed.
+/// Reads a refusal to its end: only a whole one says that the request was not processed. One that is long or
+/// slow is passed on as it comes.
 async fn complete(response: Response<Body>) -> Tried {
-    let (mut parts, body) = response.into_parts();
-    let read = Limited::new(body, REFUSAL_BYTES_MAX).collect();
-    match tokio::time::timeout(REFUSAL_TIMEOUT, read).await {
-        Ok(Ok(_)) => Tried::Unprocessed,
-        _ => {
+    let (mut parts, mut body) = response.into_parts();
+    let (mut read, mut trailers) = (BytesMut::new(), HeaderMap::new());
+    let whole = async {
+        while let Some(frame) = body.frame().await {
+            match frame?.into_data() {
+                Ok(data) => read.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+            if read.len() > REFUSAL_BYTES_MAX {
+                return Ok(false);
+            }
+        }
+        Ok::<_, BodyError>(true)
+    };
+    match tokio::time::timeout(REFUSAL_TIMEOUT, whole).await {
+        Ok(Ok(true)) => {
+            let body = Body::with_trailers(read.freeze(), trailers);
+            Tried::Unprocessed(Ok(Response::from_parts(parts, body)))
+        }
+        Ok(Ok(false)) | Err(_) => {
+            let body = match trailers.is_empty() {
+                true => body.begun(read.freeze()),
+                // They are the last of it.
+                false => Body::with_trailers(read.freeze(), trailers),
+            };
+            Tried::Unknown(Ok(Response::from_parts(parts, body)))
+        }
+        Ok(Err(_)) => {
             // They are of the body that is not passed on.
             parts.headers.remove(CONTENT_LENGTH);
             parts.headers.remove(CONTENT_ENCODING);

@@ -135,3 +135,52 @@ async fn a_message_that_has_ended_is_told_so_and_not_to_be_asked_for_again() {
     assert_eq!((&again["id"], again["state"].as_str()), (&first["id"], Some("Cancelled")));
     assert_eq!((asks_again, duplicate), (false, true));
 }
+
+/// A receiver that is busy, or is not there.
+struct Busy(Option<usize>);
+
+impl Proxy for Busy {
+    async fn forward(&self, _: Request<Received>) -> Result<Response<Body>, Failure> {
+        let bytes = self.0.ok_or_else(|| Failure::new(Cause::NoEndpoint, "nobody is there"))?;
+        let busy = Response::builder().status(503).header("retry-after", "7").header("x-load", "9");
+        Ok(busy.body(Body::full(vec![b'x'; bytes])).unwrap())
+    }
+
+    fn check(&self, _: &mut Request<()>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// What a client of mode Spill is told is its receiver's where nothing can be stored.
+#[tokio::test]
+async fn what_cannot_be_spilled_is_answered_as_it_was() {
+    let admit = admit();
+    let mut none = policy();
+    none.durability = Durability::Local;
+    let mut full = AsyncPolicy { queue_messages_max: 1, ..policy() };
+    full.name = "shop/full".into();
+    let parts = parts("/orders", Some("orders.shop"));
+    let going = Going::to("orders".into(), &parts, &Authority::from_static("10.96.0.7:80"));
+    let answer = Answer::to(&parts, Preference::default());
+    let ready = || {
+        let asked = Asked::of(&parts.headers, None, SystemTime::now()).unwrap();
+        Ready { parts: parts.clone(), body: Bytes::new(), asked, held: None }
+    };
+    let full = Arc::new(full);
+    let stored = admit.try_ready(&full, ready(), &going, &answer, &Busy(Some(10))).await.unwrap();
+    assert_eq!(stored.unwrap().status(), 202, "there is room for one");
+    for (policy, row) in [(full.clone(), "full"), (Arc::new(none), "no directory")] {
+        let tried = admit.try_ready(&policy, ready(), &going, &answer, &Busy(Some(10))).await.unwrap();
+        let busy = tried.unwrap();
+        assert_eq!(busy.status(), 503, "{row}");
+        assert_eq!(busy.headers()["retry-after"], "7", "{row}");
+        assert_eq!(busy.headers()["x-load"], "9", "{row}");
+        let body = http_body_util::BodyExt::collect(busy.into_body()).await.unwrap().to_bytes();
+        assert_eq!(body, "x".repeat(10), "{row}");
+        let tried = admit.try_ready(&policy, ready(), &going, &answer, &Busy(None)).await.unwrap();
+        assert!(matches!(tried, Err(failure) if failure.cause == Cause::NoEndpoint), "{row}");
+    }
+    let long = admit.try_ready(&full, ready(), &going, &answer, &Busy(Some(100_000))).await.unwrap().unwrap();
+    let body = http_body_util::BodyExt::collect(long.into_body()).await.unwrap().to_bytes();
+    assert_eq!(body.len(), 100_000, "one that is too long to be looked through is passed on whole");
+}
