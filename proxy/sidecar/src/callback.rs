@@ -68,15 +68,15 @@ fn fits(pattern: &str, host: &str) -> bool {
 /// The request that tells of `end`.
 pub(crate) fn call(end: &CallbackOf<'_>) -> Option<CallbackCall> {
     let uri: Uri = end.callback.parse().ok()?;
-    let kind = match end.state {
-        MessageState::Succeeded => "dev.tidegate.request.completed",
-        _ => "dev.tidegate.request.deadlettered",
+    let what = match end.state {
+        MessageState::Succeeded => "completed",
+        _ => "deadlettered",
     };
     let event = json!({
         "specversion": "1.0",
-        "id": end.id.to_string(),
+        "id": event_id(end, what),
         "source": end.owner,
-        "type": kind,
+        "type": format!("dev.tidegate.request.{what}"),
         "subject": format!("/.tidegate/requests/{}", end.id),
         "time": rfc3339(end.at),
         "datacontenttype": "application/json",
@@ -100,6 +100,12 @@ pub(crate) fn call(end: &CallbackOf<'_>) -> Option<CallbackCall> {
         call: Call::callback(authority, path, &headers, end.queue).encode(),
         body: serde_json::to_vec(&event).ok()?.into(),
     })
+}
+
+/// One for each end of a request, which may die, be redriven and end again: a consumer may take two events
+/// of one source and id for the same (CloudEvents 1.0.2, "id"). Each attempt to tell of an end has the same.
+fn event_id(end: &CallbackOf<'_>, what: &str) -> String {
+    format!("{}/{what}/{}", end.id, rfc3339(end.at))
 }
 
 /// A response in words of JSON: text as it is, other bytes in base64.
@@ -157,6 +163,40 @@ mod tests {
             ("*.shop.svc", ".shop.svc", false),
         ] {
             assert_eq!(fits(pattern, host), fitting, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn each_end_of_a_request_is_an_event_of_its_own_that_names_the_request() {
+        let id: queue::MessageId = "01900000-0001-7400-8000-00050a000007".parse().unwrap();
+        let policy = AsyncPolicy::new("shop/orders");
+        let end = |state, at| CallbackOf {
+            id,
+            queue: "shop/orders/orders.shop:80",
+            policy: &policy,
+            callback: "http://hooks.shop/done",
+            owner: "spiffe://d/ns/shop/sa/web",
+            state,
+            reason: None,
+            response: None,
+            attempts: 1,
+            enqueued_at: queue::Timestamp(0),
+            at: queue::Timestamp(at),
+        };
+        let event = |state, at| -> serde_json::Value {
+            serde_json::from_slice(&call(&end(state, at)).unwrap().body).unwrap()
+        };
+        let events = [
+            event(MessageState::DeadLettered, 1000),
+            event(MessageState::DeadLettered, 2000),
+            event(MessageState::Succeeded, 2000),
+        ];
+        let ids: std::collections::BTreeSet<_> = events.iter().map(|event| event["id"].to_string()).collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
+        assert_eq!(events[0], event(MessageState::DeadLettered, 1000), "told again, it is the same");
+        for event in &events {
+            assert_eq!(event["subject"], format!("/.tidegate/requests/{id}"), "{event}");
+            assert_eq!(event["data"]["id"], id.to_string(), "{event}");
         }
     }
 
