@@ -21,7 +21,8 @@ use crate::body::{Body, Received};
 use crate::drain::Drain;
 use crate::exchange::{Exchange, deadline};
 use crate::headers::{
-    has_two_hosts, is_loop, is_too_large, pass_via, strip_forged, strip_hop_by_hop, wants_upgrade,
+    has_two_hosts, is_loop, is_too_large, pass_via, strip_for_us, strip_forged, strip_hop_by_hop,
+    wants_upgrade,
 };
 use crate::outcome::{Cause, Failure, grpc_status, is_grpc};
 use crate::rewrite::CompiledRedirect;
@@ -138,6 +139,7 @@ pub async fn forward(
     let started = Instant::now();
     check_head(&mut request, passage.shared)?;
     strip_forged(request.headers_mut());
+    strip_for_us(&mut request, passage.absolute_form);
     let upgrade = wants_upgrade(&request);
     let (mut parts, body) = request.into_parts();
     let (rule, plan, drawn) = match target.draw(&parts)? {

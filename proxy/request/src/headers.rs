@@ -5,7 +5,8 @@
 //! `release/v2.366.0`).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
@@ -72,6 +73,17 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if headers.get(TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.remove(TE);
+    }
+}
+
+/// Takes away what a client shows the proxy it speaks to (RFC 9110 §11.7.2): that is us. Where
+/// `absolute_form` says that the application did not take us for one, a request in that form or a CONNECT
+/// is for a proxy behind us, and so is what it shows.
+pub(crate) fn strip_for_us<B>(request: &mut Request<B>, absolute_form: bool) {
+    let to_a_proxy = request.method() == Method::CONNECT
+        || (request.version() != Version::HTTP_2 && request.uri().authority().is_some());
+    if !(absolute_form && to_a_proxy) {
+        request.headers_mut().remove(PROXY_AUTHORIZATION);
     }
 }
 

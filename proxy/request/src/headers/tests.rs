@@ -147,6 +147,23 @@ fn what_belongs_to_one_hop_stays_behind_and_te_trailers_goes_on() {
 }
 
 #[test]
+fn what_a_client_shows_its_proxy_stays_with_us_unless_it_means_another() {
+    let proxy = ("proxy-authorization", "Basic b3VyczpzZWNyZXQ=");
+    for (version, uri, absolute_form, stays) in [
+        (Version::HTTP_11, "/", false, false),
+        (Version::HTTP_11, "http://orders.shop/", false, false),
+        (Version::HTTP_2, "http://orders.shop/", true, false),
+        (Version::HTTP_11, "/", true, false),
+        (Version::HTTP_11, "http://example.com/", true, true),
+    ] {
+        let mut request = request(version, uri, &[proxy]);
+        strip_for_us(&mut request, absolute_form);
+        let has = request.headers().contains_key("proxy-authorization");
+        assert_eq!(has, stays, "{version:?} {uri} {absolute_form}");
+    }
+}
+
+#[test]
 fn an_upgrade_to_h2c_is_none_and_one_to_websocket_is_one() {
     let asks = |protocol| wants_upgrade(&request(Version::HTTP_11, "/", &[("upgrade", protocol)]));
     assert!(!asks("h2c"));

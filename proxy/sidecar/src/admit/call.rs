@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, TE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, TE, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use policy::limits;
@@ -229,11 +229,13 @@ impl Call {
     }
 }
 
-/// A request's headers without those that are the queue's.
+/// A request's headers without those that are the queue's, and those that speak of this hop: what is shown
+/// to a proxy (RFC 9110 §11.7.2), and which trailers follow.
 fn for_receiver(parts: &Parts) -> HeaderMap {
     let mut headers = parts.headers.clone();
     asked::strip_preference(&mut headers);
-    CONTROL.iter().chain(&sink::FIELDS).chain([&GRPC_TIMEOUT]).for_each(|name| drop(headers.remove(name)));
+    let others = [&GRPC_TIMEOUT, &PROXY_AUTHORIZATION, &TRAILER];
+    CONTROL.iter().chain(&sink::FIELDS).chain(others).for_each(|name| drop(headers.remove(name)));
     headers
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -186,7 +186,9 @@ pub(super) fn scope(destination: &str, key: &str) -> [u8; 32] {
 }
 
 async fn attempt(proxy: &impl Proxy, parts: &Parts, body: &Bytes) -> Tried {
-    let request = Request::from_parts(parts.clone(), Received::Whole(body.clone()));
+    let mut request = Request::from_parts(parts.clone(), Received::Whole(body.clone()));
+    // None follow.
+    request.headers_mut().remove(TRAILER);
     match proxy.forward(request).await {
         Ok(response) if is_refusal(response.status(), response.headers()) => complete(response).await,
         Ok(response) if matches!(response.status().as_u16(), 502 | 504) => Tried::Unknown(Ok(response)),

@@ -68,6 +68,17 @@ fn a_request_goes_to_whom_it_names_wherever_its_connection_goes() {
     }
 }
 
+#[test]
+fn what_speaks_of_this_hop_is_not_kept() {
+    let mut parts = parts("/orders", Some("orders.shop"));
+    for (name, value) in [("proxy-authorization", "Basic eA=="), ("trailer", "x-sum"), ("x-kept", "1")] {
+        parts.headers.insert(name, HeaderValue::from_static(value));
+    }
+    let call = Call::of(&parts, "orders.shop", false, None);
+    let kept: Vec<_> = call.shown().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(kept, ["host", "x-kept"]);
+}
+
 /// The same request by another address of its Service is the same request.
 #[test]
 fn a_key_is_compared_by_name_not_by_address() {
