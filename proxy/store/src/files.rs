@@ -1,7 +1,9 @@
 //! files: the directory of a store: who has it, what it is on, and what is thrown away before it is read.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags};
@@ -24,6 +26,10 @@ const LOCK: &str = "lock";
 const BALLAST: &str = "ballast";
 /// Why the disk was not trusted any more by whoever had the directory before.
 const POISONED: &str = "poisoned";
+
+/// What is stored is for whoever runs the program alone: bodies, and headers of applications.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// File systems that forget: the magic number (`statfs(2)`) and the name.
 const FORGETFUL: &[(u64, &str)] = &[
@@ -52,7 +58,10 @@ impl Directory {
             directory: path.to_owned(),
             details: format!("{doing}: {source}"),
         };
-        std::fs::create_dir_all(path).map_err(|e| disk(&e, "making it"))?;
+        // One that is there keeps its mode.
+        let mut make = DirBuilder::new();
+        make.recursive(true).mode(DIRECTORY_MODE);
+        make.create(path).map_err(|e| disk(&e, "making it"))?;
         if !allow_volatile {
             refuse_forgetful(path)?;
         }
@@ -60,13 +69,35 @@ impl Directory {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(FILE_MODE)
             .open(path.join(LOCK))
             .map_err(|e| disk(&e, "its lock"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), database: None, _lock: lock }),
+            Ok(()) => {
+                let taken = Self { path: path.to_owned(), database: None, _lock: lock };
+                taken.make_private().map_err(|e| disk(&e, "the modes of its files"))?;
+                Ok(taken)
+            }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(disk(&source, "its lock")),
         }
+    }
+
+    /// Takes files of an earlier version from everybody else. Those that are somebody else's stay as they are.
+    fn make_private(&self) -> io::Result<()> {
+        for name in [DATABASE, WAL, INDEX, LOCK, BALLAST, POISONED] {
+            let file = self.file(name);
+            let set = match std::fs::metadata(&file) {
+                Ok(found) if found.permissions().mode() & 0o077 == 0 => Ok(()),
+                Ok(_) => std::fs::set_permissions(&file, Permissions::from_mode(FILE_MODE)),
+                Err(missing) => Err(missing),
+            };
+            match set {
+                Err(error) if !matches!(error.kind(), NotFound | PermissionDenied) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Where it is.
@@ -171,7 +202,12 @@ impl Directory {
 
     /// Sets `bytes` aside; `false` when there is no room.
     pub(crate) fn hold_ballast(&self, bytes: u64) -> io::Result<bool> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.file(BALLAST))?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(self.file(BALLAST))?;
         if file.metadata()?.len() == bytes {
             return Ok(true);
         }
@@ -204,7 +240,8 @@ impl PoisonNote {
     /// Writes why. It is the disk that has just failed: when this fails too, the next opening drops the
     /// kernel's pages and looks, as it always does.
     pub(crate) fn write(&self, reason: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(&self.0)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&self.0)?;
         let most = usize::try_from(REASON_BYTES_MAX).unwrap_or(usize::MAX);
         // Without room for its bytes its name says enough.
         let written = file.write_all(&reason.as_bytes()[..reason.len().min(most)]);
@@ -212,6 +249,16 @@ impl PoisonNote {
         File::open(self.0.parent().unwrap_or(Path::new(".")))?.sync_all()?;
         written
     }
+}
+
+/// Makes a file for ourselves alone unless it is there. SQLite would give it the mode that the umask leaves,
+/// and gives the files beside a database the mode of that. One that is there is not opened: closing it would
+/// let go SQLite's locks.
+///
+/// # Errors
+/// It is there, or cannot be made.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path).map(drop)
 }
 
 /// Removes a file that may not be there.

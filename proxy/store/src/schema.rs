@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::files::make_private;
 use crate::limits::{APPLICATION, BUSY_MS, FORMAT, FORMAT_BEFORE, PAGE_BYTES};
 use crate::scan::Wrong;
 use crate::sql;
@@ -27,7 +28,11 @@ pub(crate) fn open(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connectio
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     match vfs {
         Some(name) => Connection::open_with_flags_and_vfs(path, flags, name),
-        None => Connection::open_with_flags(path, flags),
+        None => {
+            // Where it cannot be made SQLite says why.
+            let _ = make_private(path);
+            Connection::open_with_flags(path, flags)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod lists;
 mod lost;
 mod migrate;
 mod model;
+mod modes;
 mod plans;
 mod poison;
 mod renew;
