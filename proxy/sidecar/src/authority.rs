@@ -31,8 +31,26 @@ pub(crate) struct External {
 
 /// The authority is not one that can be sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an address nor a host name")]
-pub(crate) struct NotAnAuthority(String);
+pub(crate) enum NotAnAuthority {
+    #[error("{0:?} is neither an address nor a host name")]
+    Host(String),
+    #[error("the port of {0:?} is no number from 1 to 65535")]
+    Port(String),
+}
+
+/// The port that `authority` names; `None`: it names none, or an empty one (RFC 3986 §3.2.3).
+///
+/// # Errors
+/// What it names is no port.
+pub(crate) fn port(authority: &Authority) -> Result<Option<u16>, NotAnAuthority> {
+    // `Authority::port` takes what is no number for none.
+    let whole = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, whole)| whole);
+    let named = whole.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    let Some(named) = named.filter(|named| !named.is_empty()) else { return Ok(None) };
+    let digits = named.bytes().all(|byte| byte.is_ascii_digit());
+    let port = named.parse().ok().filter(|port| digits && *port > 0);
+    port.map(Some).ok_or_else(|| NotAnAuthority::Port(authority.as_str().to_owned()))
+}
 
 /// Reads `authority` as the workload in `namespace` of a cluster named `cluster_domain` means it.
 pub(crate) fn read(
@@ -41,14 +59,8 @@ pub(crate) fn read(
     namespace: &Label,
     cluster_domain: &Domain,
 ) -> Result<Meant, NotAnAuthority> {
-    let wrong = || NotAnAuthority(authority.as_str().to_owned());
-    let port = match authority.port() {
-        Some(port) => port.as_u16(),
-        None => default_port,
-    };
-    if port == 0 {
-        return Err(wrong());
-    }
+    let wrong = || NotAnAuthority::Host(authority.as_str().to_owned());
+    let port = port(authority)?.unwrap_or(default_port);
     let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
     if let Ok(ip) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         return Ok(Meant::Destination(DestinationKey::Address(SocketAddr::new(ip, port))));
@@ -123,9 +135,21 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for bad in ["a..b", "under_score", "orders.shop:0"] {
-            assert!(meant(bad).is_err(), "{bad} passed");
+        for bad in ["a..b", "under_score"] {
+            assert!(matches!(meant(bad), Err(NotAnAuthority::Host(_))), "{bad} passed");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_taken_for_the_default() {
+        for bad in
+            ["orders.shop:0", "orders.shop:65536", "orders.shop:99999", "10.0.0.1:99999", "[::1]:99999"]
+        {
+            assert!(matches!(meant(bad), Err(NotAnAuthority::Port(_))), "{bad} passed");
+        }
+        assert_eq!(meant("orders.shop.svc:65535").unwrap(), destination("orders.shop.svc:65535"));
+        assert_eq!(meant("orders.shop.svc:").unwrap(), destination("orders.shop.svc:80"));
+        assert_eq!(meant("u:7@orders.shop.svc:81").unwrap(), destination("orders.shop.svc:81"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::admit::answer::rfc3339;
 use crate::admit::call::{Answered, Call};
 use crate::admit::problem::{self, Problem};
+use crate::authority;
 
 pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 pub(crate) const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -29,17 +30,20 @@ pub(crate) const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhoo
 /// # Errors
 /// The problem to answer.
 pub(crate) fn check(address: &str, policy: &AsyncPolicy) -> Result<Uri, Problem> {
-    let refused = |why: String| {
-        Problem::new(problem::CALLBACK_NOT_ALLOWED, format!("Tidegate-Callback {address:?}: {why}"))
-    };
-    let uri: Uri = address.parse().map_err(|_| refused("it is not a URI".to_owned()))?;
+    let problem = |kind, why: String| Problem::new(kind, format!("Tidegate-Callback {address:?}: {why}"));
+    let unusable = |why: &str| problem(problem::BAD_CALLBACK, why.to_owned());
+    let refused = |why: String| problem(problem::CALLBACK_NOT_ALLOWED, why);
+    let uri: Uri = address.parse().map_err(|_| unusable("it is not a URI"))?;
     if uri.scheme_str() != Some("http") {
-        return Err(refused("it must be http://: the mesh encrypts it on its way".to_owned()));
+        return Err(unusable("it must be http://: the mesh encrypts it on its way"));
     }
     let host = uri.host().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
     let has_userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     if host.is_empty() || has_userinfo {
-        return Err(refused("it must name a host, and no user".to_owned()));
+        return Err(unusable("it must name a host, and no user"));
+    }
+    if let Some(Err(error)) = uri.authority().map(authority::port) {
+        return Err(unusable(&error.to_string()));
     }
     if !policy.callback_hosts.iter().any(|pattern| fits(pattern, &host)) {
         return Err(refused(format!(
@@ -164,6 +168,25 @@ mod tests {
         ] {
             assert_eq!(fits(pattern, host), fitting, "{pattern} {host}");
         }
+    }
+
+    #[test]
+    fn what_is_no_address_of_a_callback_is_told_apart_from_a_host_that_is_not_allowed() {
+        let mut policy = AsyncPolicy::new("shop/orders");
+        policy.callback_hosts = vec!["cb.shop".into()];
+        policy.callback_secret = Some(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+        let kind = |address| check(address, &policy).map(drop).map_err(|problem| problem.kind.name);
+        assert_eq!(kind("http://cb.shop:8080/x"), Ok(()));
+        for bad in [
+            "cb.shop",
+            "https://cb.shop/",
+            "http://u@cb.shop/",
+            "http://cb.shop:99999/x",
+            "http://cb.shop:0/",
+        ] {
+            assert_eq!(kind(bad), Err("bad-callback"), "{bad}");
+        }
+        assert_eq!(kind("http://other.shop/"), Err("callback-not-allowed"));
     }
 
     #[test]

@@ -24,11 +24,12 @@ macro_rules! kinds {
 }
 
 kinds! {
+    BAD_CALLBACK "bad-callback" BAD_REQUEST "The callback is no address that can be called";
     BAD_HEADER "bad-header" BAD_REQUEST "A header cannot be understood";
     BODY_BROKEN "body-broken" BAD_REQUEST "The body ended early";
     BODY_LATE "body-late" REQUEST_TIMEOUT "The body did not come in time";
     BODY_TOO_LARGE "body-too-large" PAYLOAD_TOO_LARGE "The body is larger than the policy allows";
-    CALLBACK_NOT_ALLOWED "callback-not-allowed" BAD_REQUEST "The callback's host is not allowed";
+    CALLBACK_NOT_ALLOWED "callback-not-allowed" BAD_REQUEST "The policy does not allow this callback";
     CANCELLED "cancelled" GONE "The request was cancelled";
     CREDENTIALS "credentials" BAD_REQUEST "Credentials are not stored";
     DISK_FULL "disk-full" SERVICE_UNAVAILABLE "The store is full";
