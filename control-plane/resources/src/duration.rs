@@ -40,7 +40,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// Why a text is a duration neither of ISO 8601 nor of Go.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a duration: write \"PT30S\" (ISO 8601: weeks, days, hours, minutes, seconds) or \"30s\" (h, m, s, ms)"
+    "{0:?} is not a duration: write \"PT30S\" or \"P2D\" (ISO 8601: weeks, days, hours, minutes, seconds) or \"30s\" (h, m, s, ms; two days are \"48h\")"
 )]
 pub struct IsoOrGoError(String);
 

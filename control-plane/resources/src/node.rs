@@ -166,12 +166,13 @@ impl<'a> Node<'a> {
     /// A duration of ISO 8601 or Go, of `allowed`.
     pub(crate) fn duration_in(&self, allowed: RangeInclusive<Duration>) -> Read<Duration> {
         let text = self.text_within(limits::DURATION_CHARS_MAX)?;
-        let duration = parse_iso_or_go(text).map_err(|error| self.fault(error.to_string()))?;
+        let (least, most) = (print_iso(*allowed.start()), print_iso(*allowed.end()));
+        let wrong = |error| self.fault(format!("{error}; {least} to {most} is allowed"));
+        let duration = parse_iso_or_go(text).map_err(wrong)?;
         if allowed.contains(&duration) {
             return Ok(duration);
         }
-        let (least, most) = allowed.into_inner();
-        let (duration, least, most) = (print_iso(duration), print_iso(least), print_iso(most));
+        let duration = print_iso(duration);
         Err(self.fault(format!("{duration} is out of range: {least} to {most} is allowed")))
     }
 

@@ -80,21 +80,11 @@ impl Worker {
 
     fn left_behind(&self) -> Left {
         let named = self.shared.named();
-        let left = Left {
+        Left {
             messages: named.iter().map(|named| named.messages.load(Ordering::SeqCst)).sum(),
             bytes: named.iter().map(|named| named.bytes.load(Ordering::SeqCst)).sum(),
             in_flight: self.under_way(),
-        };
-        if left.messages > 0 {
-            tracing::info!(
-                messages = left.messages,
-                bytes = left.bytes,
-                in_flight = left.in_flight,
-                durability = self.shared.class.as_str(),
-                "messages are left"
-            );
         }
-        left
     }
 
     /// Ends the thread; answers when the store is closed.

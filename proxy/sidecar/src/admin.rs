@@ -52,6 +52,13 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     response
 }
 
+/// A refusal that says what is allowed (RFC 9110 §15.5.6).
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{methods}\n"));
+    response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static(methods));
+    response
+}
+
 impl Admin {
     /// Takes connections until it is dropped.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
@@ -86,14 +93,18 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        // As GET (RFC 9110 §9.3.2); the server leaves the body out, and says how long it would be.
+        if request.method() == Method::HEAD {
+            *request.method_mut() = Method::GET;
+        }
         let path = request.uri().path().to_owned();
         let is_local = peer.ip().to_canonical().is_loopback();
         match (request.method(), path.as_str()) {
             (&Method::GET, "/live") => self.live(),
             (&Method::GET, "/ready") => self.ready(),
             (&Method::GET, "/metrics") => self.metrics(),
-            (_, "/live" | "/ready" | "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "GET\n"),
+            (_, "/live" | "/ready" | "/metrics") => not_allowed("GET, HEAD"),
             _ if !is_local => text(StatusCode::FORBIDDEN, "this is answered on loopback alone\n"),
             // Before a page of elsewhere makes a browser ask under a name of its own (DNS rebinding).
             _ if let Some(why) = operate::guard::misnamed(request.headers()) => {
@@ -108,9 +119,9 @@ impl Admin {
             (&Method::PUT | &Method::POST, "/log-level") => self.set_log_level(request).await,
             (&Method::POST, "/drain") => self.tell(Told::Drain),
             (&Method::POST, "/shutdown") => self.tell(Told::Stop),
-            (_, "/config" | "/log-level" | "/drain" | "/shutdown") => {
-                text(StatusCode::METHOD_NOT_ALLOWED, "GET; PUT /log-level; POST /drain, /shutdown\n")
-            }
+            (_, "/config") => not_allowed("GET, HEAD"),
+            (_, "/log-level") => not_allowed("GET, HEAD, PUT, POST"),
+            (_, "/drain" | "/shutdown") => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there is /live, /ready, /metrics; on loopback /, /queues, /config, /log-level, /drain, /shutdown\n",

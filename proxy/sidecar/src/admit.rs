@@ -370,10 +370,10 @@ fn check(policy: &AsyncPolicy, parts: &Parts) -> Result<Asked, Problem> {
 /// What a refusal of the queue's is told as.
 fn refusal(refused: &Refused, policy: &AsyncPolicy) -> Problem {
     let kind = match refused {
-        Refused::QueueFull { .. }
-        | Refused::SourceOverQuota { .. }
-        | Refused::TooManyKeys { .. }
-        | Refused::TooManyQueues => problem::OVER_QUOTA,
+        Refused::QueueFull { .. } | Refused::SourceOverQuota { .. } | Refused::TooManyQueues => {
+            problem::OVER_QUOTA
+        }
+        Refused::TooManyKeys { .. } => problem::TOO_MANY_KEYS,
         Refused::OtherFingerprint => problem::KEY_REUSED,
         Refused::Draining => problem::DRAINING,
         Refused::DiskFull(_) => problem::DISK_FULL,

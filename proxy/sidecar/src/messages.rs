@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use policy::identity::Identity;
 use queue::{CancelError, MessageId, MessageState, Outcome, Queue, RedriveError, Status};
@@ -107,13 +107,9 @@ impl Messages {
             Ok((id, verb)) => self.act(id, verb, wait, asker).await,
             Err(problem) => Err(problem),
         };
-        let mut response = answered.unwrap_or_else(|problem| {
-            let not_allowed = problem.kind == problem::METHOD;
-            let mut response = problem.into_response();
-            if not_allowed {
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, DELETE, POST"));
-            }
-            response
+        let mut response = answered.unwrap_or_else(|problem| match problem.kind == problem::METHOD {
+            true => problem.allowing("GET, HEAD, DELETE, POST"),
+            false => problem.into_response(),
         });
         if head {
             *response.body_mut() = Body::empty();

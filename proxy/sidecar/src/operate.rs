@@ -108,6 +108,9 @@ impl Operate {
             _ => Err(Problem::new(problem::METHOD, format!("{method} is not for {path}"))),
         };
         answered.unwrap_or_else(|problem| {
+            if problem.kind == problem::METHOD {
+                return problem.allowing("GET, HEAD, POST");
+            }
             if for_page {
                 return page::problem(problem.kind.status, problem.kind.title, &problem.detail);
             }
@@ -154,7 +157,8 @@ impl Operate {
         }
         let found = self.find(&query).await?;
         let (queue, name) = (&found.queue, found.view.name.as_str());
-        tracing::info!(queue = name, part = query::word(query.part), filter = ?query.filter, "an operator asks to {verb}");
+        let filter = query.filtered();
+        tracing::info!(queue = name, part = query::word(query.part), filter, "an operator asks to {verb}");
         let (said, done) = match verb {
             "pause" => {
                 queue.pause(name).await.map_err(failed)?;

@@ -344,12 +344,14 @@ impl Queues {
             // One that is just being opened is to be closed in order too.
             let _ = tokio::time::timeout_at(until, opening.subscribe().wait_for(Opening::is_settled)).await;
         }
-        for queue in self.all_opened() {
+        let classes = [Durability::Local, Durability::Memory].into_iter();
+        for (class, queue) in classes.filter_map(|class| Some((id_class(class), self.opened(class)?))) {
+            let durability = class.as_str();
             let budget = until.saturating_duration_since(tokio::time::Instant::now());
             match queue.drained(budget).await {
                 Ok(left) if left.messages > 0 => {
                     let (messages, bytes, in_flight) = (left.messages, left.bytes, left.in_flight);
-                    tracing::warn!(messages, bytes, in_flight, "messages stay in the queue");
+                    tracing::warn!(messages, bytes, in_flight, durability, "messages stay in the queue");
                 }
                 Ok(_) => tracing::info!("every message was delivered"),
                 Err(error) => tracing::warn!(%error, "the queue is not drained"),

@@ -87,7 +87,7 @@ async fn more_idempotency_keys_than_the_sidecar_may_remember_are_429() {
     id_of(&keyed("2").await);
     shop.reaches(&first, "Succeeded").await;
     let refused = keyed("3").await;
-    is_problem("a third key", &refused, 429, &["over-quota", "2 idempotency keys"]);
+    is_problem("a third key", &refused, 429, &["too-many-keys", "2 idempotency keys"]);
     assert_eq!(retry_after("a third key", &refused), 60);
     assert_eq!(refused.header("location"), None);
     let refused = shop.metric("tidegate_queue_enqueue_total", &[("result", "too_many_keys")]).await;

@@ -237,6 +237,7 @@ fn a_duration_out_of_range_is_told_in_iso_8601() {
         ),
         ("{delivery: {timeout: 30}}", "spec.delivery.timeout: text is expected here, not the number 30"),
         ("{delivery: {timeout: soon}}", "spec.delivery.timeout: \"soon\" is not a duration: write \"PT30S\""),
+        ("{delivery: {maxAge: 31d}}", "two days are \"48h\"); PT1S to PT720H is allowed"),
         ("{delivery: {timeout: P1Y}}", "spec.delivery.timeout: \"P1Y\" is not a duration"),
         (
             "{delivery: {backoffDelay: 1ms}}",

@@ -176,10 +176,26 @@ fn unquoted(text: &str) -> Result<String, BadHeader> {
 }
 
 fn after(header: &HeaderName, text: &str, now: SystemTime) -> Result<SystemTime, BadHeader> {
-    let parsed = text.parse::<jiff::SignedDuration>();
-    let parsed = parsed.map_err(|_| bad(header, format!("{text:?} is not a duration such as PT30S")))?;
-    let delay = Duration::try_from(parsed).map_err(|_| bad(header, format!("{text:?} lies in the past")))?;
+    let delay = match days(text) {
+        Some(delay) => delay,
+        None => {
+            let wrong = |_| bad(header, format!("{text:?} is not a duration such as PT30S, PT36H or P2D"));
+            let parsed = text.parse::<jiff::SignedDuration>().map_err(wrong)?;
+            Duration::try_from(parsed).map_err(|_| bad(header, format!("{text:?} lies in the past")))?
+        }
+    };
     in_reach(header, text, now, now + delay.min(limits::MESSAGE_DELAY_MAX + Duration::from_secs(1)))
+}
+
+/// `P2D`, `P1DT12H`: days of 24 hours, which [`jiff::SignedDuration`] does not read.
+fn days(text: &str) -> Option<Duration> {
+    let (days, rest) = text.strip_prefix('P')?.split_once('D')?;
+    let days = days.parse::<u32>().ok().filter(|_| !days.starts_with('+'))?;
+    let rest = match rest {
+        "" => Duration::ZERO,
+        rest => Duration::try_from(format!("P{rest}").parse::<jiff::SignedDuration>().ok()?).ok()?,
+    };
+    Some(Duration::from_secs(u64::from(days) * 24 * 60 * 60).saturating_add(rest))
 }
 
 fn moment(header: &HeaderName, text: &str, now: SystemTime) -> Result<SystemTime, BadHeader> {
@@ -257,6 +273,16 @@ mod tests {
             asked("tidegate-delay", "PT0.25S").unwrap().not_before,
             Some(now + Duration::from_millis(250))
         );
+        for (text, hours) in [("P2D", 48), ("P1DT12H", 36)] {
+            let due = Some(now + Duration::from_secs(hours * 60 * 60));
+            assert_eq!(asked("tidegate-delay", text).unwrap().not_before, due, "{text}");
+        }
+        let far = asked("tidegate-delay", "P40D").unwrap_err();
+        assert_eq!(far.reason, "\"P40D\" is farther than 30 days away");
+        for wrong in ["P2DT", "PD", "P+2D", "P2D1H", "2d"] {
+            let said = asked("tidegate-delay", wrong).unwrap_err().reason;
+            assert!(said.contains("or P2D"), "{wrong}: {said}");
+        }
         let at = asked("tidegate-not-before", "2027-01-15T08:00:30Z").unwrap().not_before;
         assert_eq!(at, Some(now + Duration::from_secs(30)));
         assert!(asked("tidegate-expires", "2027-01-15T09:00:30+01:00").unwrap().expires.is_some());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use request::body::Body;
 use serde::Serialize;
@@ -50,6 +50,7 @@ kinds! {
     NO_ROOM "no-room" SERVICE_UNAVAILABLE "Too many bodies are on their way in";
     OVER_QUOTA "over-quota" TOO_MANY_REQUESTS "The queue is full";
     TOO_LARGE "result-too-large" GONE "The response was not kept: it is larger than the policy's result.maxBytes";
+    TOO_MANY_KEYS "too-many-keys" TOO_MANY_REQUESTS "Too many idempotency keys are remembered";
     UNKNOWN "unknown-request" NOT_FOUND "No request has this id";
     UNKNOWN_OUTCOME "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown: retry with the same key";
 }
@@ -78,6 +79,13 @@ impl Problem {
     pub(crate) fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// The same, with the methods that are allowed.
+    pub(crate) fn allowing(self, methods: &'static str) -> Response<Body> {
+        let mut response = self.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+        response
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {

@@ -98,7 +98,7 @@ async fn every_refusal_of_the_queue_has_its_status_type_and_time() {
     for (refused, status, kind, seconds) in [
         (Refused::QueueFull { retry_after }, 429, "over-quota", Some("3")),
         (Refused::SourceOverQuota { retry_after }, 429, "over-quota", Some("3")),
-        (Refused::TooManyKeys { keys_max: 7 }, 429, "over-quota", Some("60")),
+        (Refused::TooManyKeys { keys_max: 7 }, 429, "too-many-keys", Some("60")),
         (Refused::TooManyQueues, 429, "over-quota", Some("1")),
         (Refused::OtherFingerprint, 422, "idempotency-key-reused", None),
         (Refused::Draining, 503, "draining", Some("1")),

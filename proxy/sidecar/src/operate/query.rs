@@ -7,6 +7,7 @@ use queue::{Filter, Part, Reason};
 use store::message::Timestamp;
 
 use super::{BAD_QUERY, Problem};
+use crate::admit::answer::rfc3339;
 
 /// Messages on a page that names no number.
 const LIMIT: usize = 100;
@@ -56,6 +57,20 @@ impl Query {
             }
         }
         Ok(query)
+    }
+
+    /// Which messages are meant, in the words of the query, for the log; `None`: all.
+    pub(super) fn filtered(&self) -> Option<String> {
+        let Filter { reason, key, status, before, since } = &self.filter;
+        let parts = [
+            reason.map(|reason| format!("reason={}", reason.as_str())),
+            key.as_ref().map(|key| format!("key={key:?}")),
+            status.map(|status| format!("status={status}")),
+            before.map(|before| format!("before={}", rfc3339(before))),
+            since.map(|since| format!("since={}", rfc3339(since))),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(" "))
     }
 
     /// Refuses what `verb` would leave out: whoever asks for one message, or for a few, does not mean
