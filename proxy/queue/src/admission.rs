@@ -7,6 +7,17 @@ use crate::enqueue::Refused;
 use crate::handle::Shared;
 use crate::named::Named;
 
+/// A bound of a queue that its policy sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Bound {
+    /// `queue.maxMessages`.
+    #[error("as many messages wait as may, {0} (queue.maxMessages)")]
+    Messages(u64),
+    /// `queue.maxBytes`.
+    #[error("with this message more than {0} bytes would wait (queue.maxBytes)")]
+    Bytes(u64),
+}
+
 /// Room that was taken; given back when dropped, unless [`Reserved::keep`] was called.
 #[derive(Debug)]
 pub(crate) struct Reserved {
@@ -45,7 +56,7 @@ impl Shared {
         }
         if !named.take_room(bytes) {
             self.total.fetch_sub(1, Ordering::SeqCst);
-            return Err(Refused::QueueFull { retry_after: named.retry_after(now) });
+            return Err(Refused::QueueFull { bound: named.bound(), retry_after: named.retry_after(now) });
         }
         Ok(Reserved { named: named.clone(), shared: self.clone(), bytes, kept: false })
     }

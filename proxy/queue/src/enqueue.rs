@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use store::StoreError;
 use store::message::{Change, Changed, Dedupe, Draft, Position, Timestamp};
 
-use crate::admission::Reserved;
+use crate::admission::{Bound, Reserved};
 use crate::handle::{Failed, Queue};
 use crate::id::MessageId;
 use crate::metrics::EnqueueResult;
@@ -79,8 +79,10 @@ pub struct Accepted {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// 429: its queue is full.
-    #[error("the queue is full")]
+    #[error("the queue is full: {bound}")]
     QueueFull {
+        /// What is used up.
+        bound: Bound,
         /// When there may be room, from depth and drain rate.
         retry_after: Duration,
     },
@@ -129,7 +131,7 @@ impl Refused {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { retry_after } | Self::SourceOverQuota { retry_after } => Some(*retry_after),
+            Self::QueueFull { retry_after, .. } | Self::SourceOverQuota { retry_after } => Some(*retry_after),
             Self::TooManyKeys { .. } => Some(limits::QUEUE_RETRY_AFTER_MAX),
             Self::TooManyQueues | Self::Draining | Self::DiskFull(_) => Some(limits::QUEUE_RETRY_AFTER_MIN),
             Self::OtherFingerprint | Self::TooLarge { .. } | Self::Poisoned(_) | Self::Invalid(_) => None,
@@ -285,8 +287,7 @@ impl Queue {
         {
             return Ok(self.accepted(named, position, Timestamp(record.enqueued_at), true));
         }
-        // Its record had to make room. It was taken in once and is not taken in again; the id answers
-        // 404, since its time is not the first one's.
+        // Its record had to make room. It is not taken in again; the id, of another time, answers 404.
         tracing::debug!(%position, "nothing is left of a message whose idempotency key is remembered");
         Ok(self.accepted(named, position, self.shared().clock.now(), true))
     }
@@ -381,8 +382,7 @@ fn dedupe(named: &Named, owner: &str, it: &Idempotency, now: Timestamp, until: T
     Dedupe { key, fingerprint: hash128(&[&it.fingerprint]), now, until }
 }
 
-/// The hash of an ordering key: two keys of the same hash would share a lane, which costs time and
-/// nothing else; with a million keys that happens once in 37 million directories.
+/// The hash of an ordering key. Two keys of one hash share a lane, at the cost of time: 1 in 37 million at 10⁶ keys.
 pub(crate) fn lane_of(key: &str) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = hash128(&[key.as_bytes()]);
     u64::from_be_bytes([a, b, c, d, e, f, g, h])

@@ -91,6 +91,7 @@ mod tests;
 mod unheard;
 mod worker;
 
+pub use admission::Bound;
 pub use clock::{Clock, WallClock};
 pub use dead_letter::RedriveError;
 pub use deliver::{

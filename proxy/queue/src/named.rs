@@ -11,6 +11,7 @@ use policy::limits;
 use policy::queue::AsyncPolicy;
 use store::message::{QueueId, Timestamp};
 
+use crate::admission::Bound;
 use crate::metrics::Series;
 use crate::pressure::Pressure;
 use crate::stored::Settings;
@@ -131,6 +132,17 @@ impl Named {
             return false;
         }
         taken
+    }
+
+    /// The bound for which there was no room just now.
+    pub(crate) fn bound(&self) -> Bound {
+        let settings = self.settings();
+        let policy = &settings.policy;
+        let messages_max = policy.queue_messages_max.min(limits::QUEUE_MESSAGES_CAP);
+        if self.messages.load(Ordering::SeqCst) >= messages_max {
+            return Bound::Messages(messages_max);
+        }
+        Bound::Bytes(policy.queue_bytes_max)
     }
 
     /// Takes room whether there is any or not: what must not be refused (callbacks, redriven ones).

@@ -67,9 +67,9 @@ fn a_full_queue_refuses_with_a_time_and_takes_again_when_there_is_room() {
         house.add("1").await;
         let id = house.add("2").await;
         let refused = house.queue.enqueue(house.message("3")).await.unwrap_err();
-        assert!(
-            matches!(refused, Refused::QueueFull { retry_after } if retry_after >= Duration::from_secs(1))
-        );
+        assert!(refused.retry_after() >= Some(Duration::from_secs(1)), "{refused:?}");
+        let said = "the queue is full: as many messages wait as may, 2 (queue.maxMessages)";
+        assert_eq!(refused.to_string(), said);
         house.receiver.let_through(2);
         house.until(id, MessageState::Succeeded).await;
         house.empty().await;
@@ -89,8 +89,9 @@ fn bytes_are_bounded_too_and_come_back_to_nothing() {
     house(policy, |house| async move {
         house.receiver.hold();
         house.add(&"x".repeat(1000)).await;
-        let refused = house.queue.enqueue(house.message(&"x".repeat(1000))).await;
-        assert!(matches!(refused, Err(Refused::QueueFull { .. })));
+        let refused = house.queue.enqueue(house.message(&"x".repeat(1000))).await.unwrap_err();
+        assert!(matches!(refused, Refused::QueueFull { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("more than 2000 bytes"), "{refused}");
         let id = house.add("small").await;
         house.receiver.let_through(9);
         house.until(id, MessageState::Succeeded).await;

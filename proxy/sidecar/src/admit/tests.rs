@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use http::HeaderValue;
 use http::header::HOST;
+use queue::Bound;
 
 use super::*;
 use crate::queues::tests::queues;
@@ -96,7 +97,7 @@ fn a_key_is_compared_by_name_not_by_address() {
 async fn every_refusal_of_the_queue_has_its_status_type_and_time() {
     let retry_after = std::time::Duration::from_millis(2500);
     for (refused, status, kind, seconds) in [
-        (Refused::QueueFull { retry_after }, 429, "over-quota", Some("3")),
+        (Refused::QueueFull { bound: Bound::Messages(7), retry_after }, 429, "over-quota", Some("3")),
         (Refused::SourceOverQuota { retry_after }, 429, "over-quota", Some("3")),
         (Refused::TooManyKeys { keys_max: 7 }, 429, "too-many-keys", Some("60")),
         (Refused::TooManyQueues, 429, "over-quota", Some("1")),
