@@ -22,6 +22,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of an answer: the metrics of a large mesh have a few MB, a page of an export some twenty.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Reads the address of an admin port.
+///
+/// # Errors
+/// What is expected.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "IP:PORT is expected, such as 127.0.0.1:4191".to_owned())
+}
+
 /// What is asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Question {

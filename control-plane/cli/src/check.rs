@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::ask::address;
 use crate::kubeconfig::Kubeconfig;
 use crate::operate::Output;
 pub(crate) use held::status;
@@ -40,10 +41,10 @@ Examples:
   tidegate check --controller-admin 127.0.0.1:8087 --proxy 127.0.0.1:4191     without Kubernetes")]
 pub(crate) struct Check {
     /// The admin address of a controller without Kubernetes; default without a kubeconfig: 127.0.0.1:8087.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     controller_admin: Option<SocketAddr>,
     /// Admin addresses of proxies without Kubernetes.
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, value_name = "IP:PORT", num_args = 1.., value_parser = address)]
     proxy: Vec<SocketAddr>,
     /// Before an installation: whether the cluster takes it, and you may.
     #[arg(long, conflicts_with_all = ["controller_admin", "proxy"])]

@@ -16,6 +16,7 @@ pub(crate) use everywhere::AT_ONCE;
 pub(crate) use queue::Queue;
 pub(crate) use request::Request;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -25,7 +26,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ask::{AdminPort, Answer, Question};
 use crate::print::plain;
-use documents::Refusal;
+use documents::{Message, Refusal};
 
 /// What a command that changes many messages may take: a million are purged in well under it.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -89,6 +90,19 @@ impl At {
     async fn queues(&self) -> anyhow::Result<(Queues, Answer)> {
         let answer = self.get("/queues".to_owned()).await?;
         Ok((read(&answer)?, answer))
+    }
+
+    /// What a message's queue waits for, as `queue ls` says it; `None`: for nothing, or it is not known.
+    async fn why_it_waits(&self, message: &Message) -> Option<String> {
+        let (queues, _) = self.queues().await.ok()?;
+        let its = |queue: &&Named| queue.name == message.queue && queue.durability == message.durability;
+        queues.queues.iter().find(its)?.waits_for()
+    }
+
+    /// The holder that an id names, where it is another address than the one that is asked.
+    fn other_holder(&self, id: &str) -> Option<Ipv4Addr> {
+        let AdminPort::At(asked) = &self.port else { return None };
+        choose::holder(id).filter(|holder| IpAddr::V4(*holder) != asked.ip())
     }
 
     /// The queue of that name, or the only one of the policy of that name.

@@ -149,7 +149,7 @@ fn stuck(pod: &str, queue: &Named, after: Duration) -> Option<Finding> {
     if queue.drain_estimate_seconds.is_some() {
         return None;
     }
-    let why = queue.blocked.as_ref().map(|why| format!("{}; ", plain(why))).unwrap_or_default();
+    let why = queue.waits_for().map(|why| format!("{why}; ")).unwrap_or_default();
     let remedy = "is its receiver there and ready? tidegate queue peek shows the last attempts";
     Some(Finding::failed(object(), format!("does not drain: {why}{}", waits()), remedy))
 }

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use clap::Args;
 
 use super::{At, Output};
-use crate::ask::AdminPort;
+use crate::ask::{AdminPort, address};
 use crate::kubeconfig::Kubeconfig;
 use crate::pods;
 
@@ -17,7 +17,7 @@ const BESIDE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALH
 #[derive(Debug, Args)]
 pub(crate) struct Which {
     /// The admin address of the proxy; default: 127.0.0.1:4191.
-    #[arg(long, value_name = "ADDR", env = "TIDEGATE_PROXY", global = true)]
+    #[arg(long, value_name = "IP:PORT", env = "TIDEGATE_PROXY", global = true, value_parser = address)]
     proxy: Option<SocketAddr>,
     /// The pod of the proxy, reached through the API server. Goes before --proxy.
     #[arg(long, value_name = "[NAMESPACE/]NAME", global = true)]
@@ -103,7 +103,7 @@ impl Which {
 }
 
 /// The address of the pod that keeps the message of this id, which its last 32 bits are.
-fn holder(id: &str) -> Option<Ipv4Addr> {
+pub(super) fn holder(id: &str) -> Option<Ipv4Addr> {
     let (_, last) = id.rsplit_once('-').filter(|_| id.len() == 36)?;
     let bits = u64::from_str_radix(last, 16).ok().filter(|_| last.len() == 12)?;
     u32::try_from(bits & u64::from(u32::MAX)).ok().map(Ipv4Addr::from_bits)
@@ -130,6 +130,15 @@ mod tests {
         assert_eq!(holder("01900000-0001-7400-8000-00050a000007"), Some(Ipv4Addr::new(10, 0, 0, 7)));
         assert_eq!(holder("shop/orders"), None);
         assert_eq!(holder("01900000-0001-7400-8000-00050a00000"), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_one_that_is() {
+        for wrong in ["nonsense", "localhost:4191", "127.0.0.1"] {
+            let parsed = Command::try_parse_from(["tidegate", "--proxy", wrong]);
+            let said = parsed.err().unwrap().to_string();
+            assert!(said.contains("IP:PORT is expected, such as 127.0.0.1:4191"), "{said}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use super::choose::Which;
 use super::documents::{Message, Named};
@@ -130,7 +131,7 @@ impl DeadLetter {
                 if at.is_json() {
                     print_json(&answer)?;
                 } else {
-                    message::whole(&read::<Message>(&answer)?);
+                    message::whole(&read::<Message>(&answer)?, None);
                 }
             }
             Command::Redrive(redrive) if is_id(&redrive.what) => redrive.one(at).await?,
@@ -160,7 +161,8 @@ impl Ls {
         let (queues, answer) = at.queues().await?;
         let end = ended(&queues);
         if at.is_json() {
-            print_json(&answer)?;
+            let document = with_dead_letters(read(&answer)?);
+            println!("{}", serde_json::to_string_pretty(&document)?);
             return Ok(end);
         }
         let dead: Vec<&Named> = queues.queues.iter().filter(|queue| queue.dead_letters > 0).collect();
@@ -182,16 +184,25 @@ impl Ls {
     }
 }
 
+/// What the proxy says, of queues with dead letters alone.
+fn with_dead_letters(mut document: Value) -> Value {
+    if let Some(queues) = document["queues"].as_array_mut() {
+        queues.retain(|queue| queue["deadLetters"].as_u64() > Some(0));
+    }
+    document
+}
+
 const COLUMNS: [&str; 4] = ["queue", "kept", "dead letters", "state"];
 
 fn row(queue: &Named) -> [String; 4] {
-    let state = queue.blocked.as_deref().unwrap_or("ok");
-    [plain(&queue.name), plain(&queue.durability), queue.dead_letters.to_string(), plain(state)]
+    let state = queue.waits_for().unwrap_or_else(|| "ok".to_owned());
+    [plain(&queue.name), plain(&queue.durability), queue.dead_letters.to_string(), state]
 }
 
 async fn ls_everywhere(which: &Which) -> anyhow::Result<ExitCode> {
-    let everywhere = Everywhere::ask(which).await?;
+    let mut everywhere = Everywhere::ask(which).await?;
     if which.is_json() {
+        everywhere.only(with_dead_letters);
         everywhere.print_json()?;
         return Ok(everywhere.end());
     }
@@ -266,6 +277,15 @@ impl Redrive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_of_the_queues_that_people_are() {
+        let said = serde_json::json!({"pod": "web", "queues": [
+            {"name": "a", "deadLetters": 0}, {"name": "b", "deadLetters": 2}, {"name": "c"}]});
+        let left = with_dead_letters(said);
+        assert_eq!(left["queues"], serde_json::json!([{"name": "b", "deadLetters": 2}]));
+        assert_eq!(left["pod"], "web");
+    }
 
     #[test]
     fn an_id_is_told_from_the_name_of_a_queue() {

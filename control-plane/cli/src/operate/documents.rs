@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::print::plain;
+
 /// Of `GET /queues`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +62,28 @@ impl Named {
     /// Its name with its durability, which tells apart two of one name.
     pub(crate) fn spelled(&self) -> String {
         format!("{}@{}", self.name, self.durability)
+    }
+
+    /// Why nothing of it goes although something could, in the words of every command.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        if let Some(by) = &self.paused {
+            return Some(format!("paused by {}", plain(by)));
+        }
+        Some(match self.blocked.as_deref()? {
+            why @ ("rate" | "concurrency") => format!("at its {why}"),
+            "pushed_back" => "pushed back by its receiver".to_owned(),
+            "dead_letter_full" => "its dead letter is full".to_owned(),
+            // `paused_by_policy`; of what is behind a colon it is a token of `Proxy-Status`.
+            why => match why.split_once(": ") {
+                Some((what, token)) => format!("{}: {}", plain(what).replace('_', " "), plain(token)),
+                None => plain(why).replace('_', " "),
+            },
+        })
+    }
+
+    /// Whether it goes as fast as its policy lets it: then nothing is wrong.
+    pub(crate) fn is_at_its_pace(&self) -> bool {
+        self.paused.is_none() && matches!(self.blocked.as_deref(), Some("rate" | "concurrency"))
     }
 }
 
@@ -141,4 +165,35 @@ pub(super) struct Refusal {
     pub(super) title: String,
     #[serde(default)]
     pub(super) detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn why_a_queue_waits_is_said_in_words() {
+        let said = |paused: Value, blocked: Value| {
+            let queue = json!({
+                "name": "a/b/c:80", "policy": "a/b", "durability": "local", "depth": 1, "bytes": 1,
+                "oldestAgeSeconds": 1.0, "inFlight": 0, "deadLetters": 0, "paused": paused, "blocked": blocked,
+                "arrivalsPerSecond": 0.0, "completionsPerSecond": 0.0, "drainEstimateSeconds": null,
+            });
+            let queue: Named = serde_json::from_value(queue).unwrap();
+            (queue.waits_for().unwrap_or_default(), queue.is_at_its_pace())
+        };
+        for (paused, blocked, words, pace) in [
+            (json!("policy"), json!("paused_by_policy"), "paused by policy", false),
+            (Value::Null, json!("paused_by_operator"), "paused by operator", false),
+            (Value::Null, json!("dead_letter_full"), "its dead letter is full", false),
+            (Value::Null, json!("pushed_back"), "pushed back by its receiver", false),
+            (Value::Null, json!("unavailable: connection_refused"), "unavailable: connection_refused", false),
+            (Value::Null, json!("rate"), "at its rate", true),
+            (Value::Null, Value::Null, "", false),
+        ] {
+            assert_eq!(said(paused, blocked), (words.to_owned(), pace));
+        }
+    }
 }

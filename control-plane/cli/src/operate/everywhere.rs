@@ -52,6 +52,13 @@ impl Everywhere {
         }
     }
 
+    /// Leaves of each document, for programs, what `part` does.
+    pub(super) fn only(&mut self, part: impl Fn(Value) -> Value) {
+        for document in &mut self.documents {
+            document["said"] = part(document["said"].take());
+        }
+    }
+
     /// What all said, for programs.
     ///
     /// # Errors

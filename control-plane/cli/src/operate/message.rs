@@ -36,8 +36,8 @@ fn state(message: &Message) -> String {
     }
 }
 
-/// Prints all that is known of one.
-pub(super) fn whole(message: &Message) {
+/// Prints all that is known of one; `why` its queue does not go.
+pub(super) fn whole(message: &Message, why: Option<String>) {
     let line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             println!("{name:<14}{value}");
@@ -45,6 +45,7 @@ pub(super) fn whole(message: &Message) {
     };
     line("id", Some(plain(&message.id)));
     line("state", Some(state(message)));
+    line("waits", why);
     line("call", message.about.as_deref().map(plain));
     line("to", message.authority.as_deref().map(plain));
     line("queue", Some(plain(&message.queue)));

@@ -18,7 +18,10 @@ use crate::print::{BAD, FAINT, bytes, count, paint, plain, show, span, table};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A queue's name is NAMESPACE/POLICY/DESTINATION, as `queue ls` prints it; NAMESPACE/POLICY does where
-the policy has one queue. Every command speaks to one proxy: the one beside the callers.
+the policy has one queue. It has more with several destinations, and with callbacks or a sink for dead
+letters: NAMESPACE/POLICY/callbacks, NAMESPACE/POLICY/dead-letter-sink. After a change of durability two
+queues may have one name: NAME@local is the one on disk, NAME@memory the one in memory.
+Every command speaks to one proxy: the one beside the callers.
 
 Examples:
   tidegate queue ls                                        depth, age, rates, why nothing goes
@@ -198,12 +201,10 @@ fn row(queue: &Named) -> [String; 11] {
         Some(seconds) => span(seconds),
         None => "never".to_owned(),
     };
-    let state = match (&queue.paused, &queue.blocked) {
-        (Some(by), _) => paint(BAD, &format!("paused by {}", plain(by))),
-        // As fast as its policy lets it: nothing is wrong.
-        (None, Some(why)) if matches!(why.as_str(), "rate" | "concurrency") => format!("at its {why}"),
-        (None, Some(why)) => paint(BAD, &plain(why)),
-        (None, None) => "ok".to_owned(),
+    let state = match queue.waits_for() {
+        Some(why) if queue.is_at_its_pace() => why,
+        Some(why) => paint(BAD, &why),
+        None => "ok".to_owned(),
     };
     let state = match queue.quarantined {
         0 => state,

@@ -12,7 +12,7 @@ use super::choose::Which as Asked;
 use super::documents::{Message, Refusal};
 use super::{At, message, print_json, read, refusal};
 use crate::ask::{Answer, Question};
-use crate::print::{plain, plain_lines};
+use crate::print::{count, plain, plain_lines};
 
 /// One wait for a result; the proxy answers 202 when it is over.
 const WAIT_SECONDS: u64 = 30;
@@ -83,14 +83,7 @@ impl Request {
         };
         let at = &self.which.keeping(id).await?;
         match self.command {
-            Command::Get(which) => {
-                let answer = at.get(path(&which.id)?).await?;
-                if at.is_json() {
-                    print_json(&answer)?;
-                } else {
-                    message::whole(&read::<Message>(&answer)?);
-                }
-            }
+            Command::Get(which) => get(at, &which.id).await?,
             Command::Cancel(which) => {
                 at.asked(&Question::new(Method::DELETE, path(&which.id)?)).await?;
                 if at.is_json() {
@@ -103,6 +96,23 @@ impl Request {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn get(at: &At, id: &str) -> anyhow::Result<()> {
+    let answer = at.ask(&Question::new(Method::GET, path(id)?)).await?;
+    if answer.status == StatusCode::NOT_FOUND
+        && let Some(holder) = at.other_holder(id)
+    {
+        bail!("{}\nthe id names {holder} as its holder: --proxy {holder}:PORT asks there", refusal(&answer));
+    }
+    ensure!(answer.status.is_success(), "{}", refusal(&answer));
+    if at.is_json() {
+        return print_json(&answer);
+    }
+    let message: Message = read(&answer)?;
+    let why = if has_ended(&message) { None } else { at.why_it_waits(&message).await };
+    message::whole(&message, why);
+    Ok(())
 }
 
 /// Whether nothing more happens to it.
@@ -168,10 +178,10 @@ fn told(at: &At, message: &Message, answer: &Answer) -> anyhow::Result<()> {
     }
     let reason = message.reason.as_ref().map(|reason| format!(" ({})", plain(reason))).unwrap_or_default();
     eprintln!(
-        "{}: {}{reason} after {} attempts",
+        "{}: {}{reason} after {}",
         plain(&message.id),
         plain(&message.state),
-        message.attempts_used
+        count(message.attempts_used, "attempt")
     );
     if without {
         eprintln!("{}", refusal(answer));
