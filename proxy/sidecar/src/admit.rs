@@ -26,7 +26,7 @@ use http::uri::Authority;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use policy::limits;
-use policy::queue::{AsyncPolicy, Credentials, Durability, Mode};
+use policy::queue::{AsyncPolicy, Credentials, Mode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use http::HeaderValue;
 use http::header::HOST;
+use policy::queue::Durability;
 use queue::Bound;
 
 use super::*;
