@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::client::Answer;
-use crate::mesh::{OUTBOUND, host, until};
+use crate::mesh::{OUTBOUND, host, program, until};
 use crate::python;
 use crate::receiver::Act;
 use crate::shop::{PREFER, Setup, Shop, id_of, is_problem, policy, retry_after, send};
@@ -48,6 +48,28 @@ fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
     file.write_all(bytes).expect("it can be written");
 }
 
+/// Whoever watches sees that the directory is not open, though the sidecar is ready.
+async fn is_seen(shop: &Shop, condition: &str) {
+    assert_eq!(shop.mesh.admin("web", "/ready").await.text(), "ready\n");
+    let labels = [("durability", "local"), ("condition", condition)];
+    assert_eq!(shop.metric("tidegate_queue_store_condition", &labels).await, 1.0, "{condition}");
+    let (proxy, controller) = (shop.admin().to_string(), shop.mesh.net.at(1, 8087).to_string());
+    for (command, words) in [
+        (vec!["queue", "ls", "--proxy", &proxy], "the queue's directory is not open"),
+        (vec!["dlq", "ls", "--proxy", &proxy], "the queue's directory is not open"),
+        (
+            vec!["check", "--proxy", &proxy, "--controller-admin", &controller],
+            "is not open, what is in it waits",
+        ),
+    ] {
+        let told = std::process::Command::new(program("tidegate")).args(&command).output();
+        let told = told.expect("the operator's hand is built");
+        let said = String::from_utf8_lossy(&told.stdout);
+        assert_eq!(told.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains(words) && !said.contains("no request was taken in"), "{command:?}: {said}");
+    }
+}
+
 /// web's sidecar with another flag.
 async fn restart_with(shop: &mut Shop, flag: &str) {
     let mut flags = vec!["--queue-directory".to_owned(), shop.queue.path().display().to_string()];
@@ -78,6 +100,7 @@ async fn is_refused_and_salvaged(file: &str, killed: bool) {
     let log = shop.mesh.sidecars["web"].log();
     assert!(log.contains(&directory), "{file}: the log says so too: {log}");
     assert!(shop.orders().paths().iter().all(|path| path == "/synchronous"), "{file}");
+    is_seen(&shop, "damaged").await;
     // The remedy that is named helps.
     restart_with(&mut shop, "--queue-salvage").await;
     let after = id_of(&shop.post("/after", &[PREFER], "").await);
