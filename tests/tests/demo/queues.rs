@@ -90,7 +90,7 @@ fn a_request_is_followed_and_a_queue_is_paused_looked_into_copied_and_emptied() 
     says(
         &attached,
         0,
-        &["Succeeded after 1 attempts", "200 OK", "\"path\":\"/orders/7\"", "\"body_bytes\":8"],
+        &["Succeeded after 1 attempt\n", "200 OK", "\"path\":\"/orders/7\"", "\"body_bytes\":8"],
     );
     says(
         &operate(&["request", "get", &id]),

@@ -1,6 +1,8 @@
 //! operators: what the admin port does with a queue, and what it will not guess.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::client::{Answer, ask};
 use crate::receiver::Act;
@@ -72,4 +74,33 @@ async fn a_dead_letter_is_not_redriven_into_a_full_queue_yet() {
     let redriven = shop.resource("POST", &redrive, &[]).await;
     assert_eq!(redriven.status, 202, "{redriven:?} {}", redriven.text());
     shop.reaches(&dead, "Succeeded").await;
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_without_a_body_and_a_refusal_says_what_is_allowed() {
+    let shop = Setup::of(json!({})).start().await;
+    let admin = shop.admin();
+    let raw = async |method: &str, path: &str| {
+        let mut stream = TcpStream::connect(admin).await.expect("it listens");
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.expect("it answers");
+        said
+    };
+    for path in ["/metrics", "/ready", "/live", "/queues", "/config", "/log-level", "/"] {
+        let said = raw("HEAD", path).await;
+        let (head, body) = said.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+        assert!(body.is_empty(), "{path}: {body}");
+    }
+    for (method, path, allowed) in [
+        ("DELETE", "/metrics", "GET, HEAD"),
+        ("GET", "/drain", "POST"),
+        ("PATCH", "/queues", "GET, HEAD, POST"),
+    ] {
+        let said = raw(method, path).await.to_lowercase();
+        assert!(said.starts_with("http/1.1 405"), "{method} {path}: {said}");
+        assert!(said.contains(&format!("allow: {}\r\n", allowed.to_lowercase())), "{method} {path}: {said}");
+    }
 }
