@@ -66,35 +66,36 @@ struct StateLabels {
     state: &'static str,
 }
 
-/// How a request to be taken in ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EnqueueResult {
-    Accepted,
-    Duplicate,
-    QueueFull,
-    SourceOverQuota,
-    TooManyKeys,
-    TooManyQueues,
-    OtherFingerprint,
-    Draining,
-    DiskFull,
-    Poisoned,
-    Invalid,
+/// An enum of which every variant has its label, so that there are as many of the one as of the other.
+macro_rules! labelled {
+    ($(#[$about:meta])* $name:ident { $($variant:ident $label:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($variant,)* }
+
+        impl $name {
+            const LABELS: [&str; [$($label),*].len()] = [$($label),*];
+        }
+    };
 }
 
-const ENQUEUE_RESULTS: [&str; 11] = [
-    "accepted",
-    "duplicate",
-    "queue_full",
-    "source_over_quota",
-    "too_many_keys",
-    "too_many_queues",
-    "other_fingerprint",
-    "draining",
-    "disk_full",
-    "poisoned",
-    "invalid",
-];
+labelled! {
+    /// How a request to be taken in ended.
+    EnqueueResult {
+        Accepted "accepted",
+        Duplicate "duplicate",
+        QueueFull "queue_full",
+        SourceOverQuota "source_over_quota",
+        TooManyKeys "too_many_keys",
+        TooManyQueues "too_many_queues",
+        OtherFingerprint "other_fingerprint",
+        Draining "draining",
+        DiskFull "disk_full",
+        TooLarge "too_large",
+        Poisoned "poisoned",
+        Invalid "invalid",
+    }
+}
 
 impl EnqueueResult {
     pub(crate) fn of(accepted: &Result<Accepted, Refused>) -> Self {
@@ -109,22 +110,22 @@ impl EnqueueResult {
             Err(Refused::Draining) => Self::Draining,
             Err(Refused::DiskFull(_)) => Self::DiskFull,
             Err(Refused::Poisoned(_)) => Self::Poisoned,
-            Err(Refused::Invalid(_) | Refused::TooLarge { .. }) => Self::Invalid,
+            Err(Refused::TooLarge { .. }) => Self::TooLarge,
+            Err(Refused::Invalid(_)) => Self::Invalid,
         }
     }
 }
 
-/// How an attempt ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AttemptOutcome {
-    Delivered,
-    Retried,
-    PushedBack,
-    Unavailable,
-    DeadLettered,
+labelled! {
+    /// How an attempt ended.
+    AttemptOutcome {
+        Delivered "delivered",
+        Retried "retried",
+        PushedBack "pushed_back",
+        Unavailable "unavailable",
+        DeadLettered "dead_lettered",
+    }
 }
-
-const OUTCOMES: [&str; 5] = ["delivered", "retried", "pushed_back", "unavailable", "dead_lettered"];
 
 const REASONS: [&str; 8] = [
     "paused_by_policy",
@@ -205,7 +206,7 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, result: EnqueueResult) {
-        let labels = ResultLabels { queue: OTHER.into(), result: ENQUEUE_RESULTS[result as usize] };
+        let labels = ResultLabels { queue: OTHER.into(), result: EnqueueResult::LABELS[result as usize] };
         self.0.enqueued.get_or_create(&labels).inc();
     }
 
@@ -218,8 +219,8 @@ impl Metrics {
         Series {
             queue: queue.clone(),
             metrics: self.clone(),
-            enqueued: Default::default(),
-            attempts: Default::default(),
+            enqueued: [const { OnceLock::new() }; _],
+            attempts: [const { OnceLock::new() }; _],
         }
     }
 }
@@ -228,8 +229,8 @@ impl Metrics {
 pub(crate) struct Series {
     queue: Arc<str>,
     metrics: Metrics,
-    enqueued: [OnceLock<Counter>; 10],
-    attempts: [OnceLock<Counter>; 5],
+    enqueued: [OnceLock<Counter>; EnqueueResult::LABELS.len()],
+    attempts: [OnceLock<Counter>; AttemptOutcome::LABELS.len()],
 }
 
 impl fmt::Debug for Series {
@@ -242,7 +243,7 @@ impl Series {
     pub(crate) fn enqueued(&self, result: EnqueueResult) {
         let at = result as usize;
         let make = || {
-            let labels = ResultLabels { queue: self.queue.to_string(), result: ENQUEUE_RESULTS[at] };
+            let labels = ResultLabels { queue: self.queue.to_string(), result: EnqueueResult::LABELS[at] };
             self.metrics.0.enqueued.get_or_create(&labels).clone()
         };
         self.enqueued[at].get_or_init(make).inc();
@@ -251,7 +252,7 @@ impl Series {
     pub(crate) fn attempted(&self, outcome: AttemptOutcome) {
         let at = outcome as usize;
         let make = || {
-            let labels = OutcomeLabels { queue: self.queue.to_string(), outcome: OUTCOMES[at] };
+            let labels = OutcomeLabels { queue: self.queue.to_string(), outcome: AttemptOutcome::LABELS[at] };
             self.metrics.0.attempts.get_or_create(&labels).clone()
         };
         self.attempts[at].get_or_init(make).inc();
@@ -267,10 +268,10 @@ impl Drop for Series {
     fn drop(&mut self) {
         let inner = &self.metrics.0;
         let queue = || self.queue.to_string();
-        for result in ENQUEUE_RESULTS {
+        for result in EnqueueResult::LABELS {
             inner.enqueued.remove(&ResultLabels { queue: queue(), result });
         }
-        for outcome in OUTCOMES {
+        for outcome in AttemptOutcome::LABELS {
             inner.attempts.remove(&OutcomeLabels { queue: queue(), outcome });
         }
         for reason in REASONS {

@@ -244,6 +244,18 @@ async fn a_body_over_the_policys_bound_is_413() {
 }
 
 #[tokio::test]
+async fn a_body_over_the_stores_bound_is_413_though_its_policy_allows_it() {
+    let setup = Setup::of(json!({"maxBodyBytes": 4_194_304}));
+    let shop = setup.flags(&["--queue-bytes-max", "16Mi"]).start().await;
+    let large = shop.post("/", &[PREFER], &"x".repeat(2_000_000)).await;
+    is_problem("over the store's bound", &large, 413, &["fit the store", "1048576"]);
+    let refused = shop.metric("tidegate_queue_enqueue_total", &[("result", "too_large")]).await;
+    assert_eq!(refused, 1.0);
+    let id = shop.enqueue("/small", &[]).await;
+    shop.reaches(&id, "Succeeded").await;
+}
+
+#[tokio::test]
 async fn of_a_body_that_ends_early_nothing_is_stored() {
     let shop = Shop::with(json!({"mode": "Always"})).await;
     for (row, coding) in [

@@ -132,6 +132,21 @@ fn what_is_out_of_bounds_is_refused() {
     });
 }
 
+/// The store's own bound may be below its policy's.
+#[test]
+fn what_does_not_fit_the_store_is_refused_with_its_bound_and_counted() {
+    let policy = AsyncPolicy { queue_bytes_max: 64 << 20, body_bytes_max: 16 << 20, ..policy() };
+    paused(|| async {
+        let house = House::open_in(None, 8 << 20, policy, Arc::new(Receiver::new()));
+        let refused = house.queue.enqueue(house.message(&"x".repeat(8 << 20))).await.unwrap_err();
+        let Refused::TooLarge { bytes_max, .. } = refused else { panic!("{refused:?}") };
+        assert!(refused.to_string().contains(&bytes_max.to_string()), "{refused}");
+        assert!(house.metrics().contains("{queue=\"shop/orders/target\",result=\"too_large\"} 1"));
+        house.add("small").await;
+        house.close().await;
+    });
+}
+
 #[test]
 fn more_messages_than_the_process_may_hold_are_refused_until_there_is_room() {
     house(policy(), |house| async move {
