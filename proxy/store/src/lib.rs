@@ -44,7 +44,8 @@
 //! The bytes given are divided once: file for writing ahead, ballast, pages only settles may take, pages
 //! for messages. Before drafts are refused, the oldest results and then the oldest records make room.
 //! When the disk itself is full, drafts are refused, settles go on, with the ballast's room if they must,
-//! and drafts are taken again once the disk has room for the ballast and more.
+//! and drafts are taken again once the disk has room for the ballast and more. Free pages of the database stand in
+//! for half of the ballast, and the file for writing ahead is cut where that makes the difference.
 //!
 //! # How it fails
 //! After a failed write or flush nobody knows what the disk holds: a later flush that succeeds, and even

@@ -4,8 +4,9 @@ use crate::contents::{PREFIX_BYTES, pieces};
 use crate::error::OpenError;
 use crate::limits::{
     BALLAST_BYTES_MAX, BALLAST_BYTES_MIN, BALLAST_SHARE, BATCH_BYTES_MAX, BATCH_WAL_SHARE, CHUNK_BYTES,
-    FRAME_HEAD_BYTES, INDEX_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, SETTLE_PAGES, SETTLE_PAGES_MAX,
-    SETTLE_PAGES_MIN, SETTLE_SHARE, STORE_BYTES_MIN, TOLD_SHARE, WAL_BYTES_MAX, WAL_BYTES_MIN, WAL_SHARE,
+    DISK_FREE_BYTES, FRAME_HEAD_BYTES, INDEX_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, SETTLE_PAGES,
+    SETTLE_PAGES_MAX, SETTLE_PAGES_MIN, SETTLE_SHARE, STORE_BYTES_MIN, TOLD_SHARE, WAL_BYTES_MAX,
+    WAL_BYTES_MIN, WAL_SHARE,
 };
 use crate::message::{Change, Draft};
 
@@ -73,6 +74,48 @@ impl Budget {
             write_pages,
             fixed_bytes: aside + settle_pages * PAGE_BYTES,
         })
+    }
+}
+
+impl Budget {
+    /// Bytes to be set aside for settles while the database has so many free ones inside: half of the ballast is
+    /// for what was written ahead of it to be copied, which grows into those first.
+    pub(crate) fn ballast_beside(&self, inside: u64) -> u64 {
+        self.ballast - (self.ballast / 2).min(inside)
+    }
+}
+
+/// How much room there is for a store on its disk, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnDisk {
+    /// Free for anybody.
+    pub(crate) free: u64,
+    /// Of pages of the database without anything on them.
+    pub(crate) inside: u64,
+    /// By which its file grows when all that was written ahead is copied.
+    pub(crate) to_grow: u64,
+    /// Of the file for writing ahead.
+    pub(crate) wal: u64,
+    /// Set aside for settles.
+    pub(crate) ballast: u64,
+}
+
+impl OnDisk {
+    /// Bytes that must be free before a write is taken: it is written ahead, and then grows the database.
+    pub(crate) fn needed(&self, budget: &Budget, growth: &Growth) -> u64 {
+        let ballast = budget.ballast_beside(self.inside).saturating_sub(self.ballast);
+        let grows = self.to_grow + growth.append_bytes.saturating_sub(self.inside);
+        DISK_FREE_BYTES + ballast + growth.append_bytes + grows
+    }
+
+    /// There is room for it.
+    pub(crate) fn suffices(&self, budget: &Budget, growth: &Growth) -> bool {
+        self.free >= self.needed(budget, growth)
+    }
+
+    /// There is none, and would be if the file for writing ahead were cut.
+    pub(crate) fn would_do_without_wal(&self, budget: &Budget, growth: &Growth) -> bool {
+        !self.suffices(budget, growth) && self.free + self.wal >= self.needed(budget, growth)
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod apply;
 mod batch;
 mod chores;
+mod disk;
 mod room;
 mod statements;
 
@@ -169,8 +170,8 @@ struct Writer<'c> {
     wanted: u64,
     /// It is the disk that is full, not our own bound that is reached.
     disk_full: bool,
-    /// The ballast has been given back to make room.
-    ballast_given: bool,
+    /// Bytes set aside for settles: none once they were given back to make room.
+    ballast: u64,
     /// There may be results or records that can make room.
     evictable: bool,
 }
@@ -209,7 +210,7 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
                     full: None,
                     wanted: 0,
                     disk_full: false,
-                    ballast_given: false,
+                    ballast: parts.budget.ballast,
                     evictable: true,
                 };
                 writer.serve(&mut jobs);

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use store::message::{Change, Changed};
+use bytes::Bytes;
+use store::message::{Change, Changed, Draft, QueueId, State};
 use store::{Options, Store, StoreError};
 use tempfile::TempDir;
 
@@ -140,6 +141,46 @@ fn a_full_disk_refuses_what_is_new_settles_what_is_there_and_takes_again() {
         let held = on(&disk);
         held.settle(vec![client.model.clone()]).await.expect("all that was answered is there");
         held.opened.store.close().await;
+    });
+}
+
+/// The file for writing ahead and the database's own free pages take up the disk, and nothing else does.
+#[test]
+fn a_store_that_was_emptied_takes_again_on_the_disk_that_it_has_filled() {
+    let Some(device) = device(64, 96) else { return };
+    with_seed("a_store_that_was_emptied", 1, async || {
+        let directory = device.at("disk").join("store");
+        std::fs::create_dir_all(&directory).expect("it is made");
+        let options = Options { bytes_max: 1 << 30, allow_volatile: false, ..options(&directory) };
+        let store = open(options).expect("it opens").opened.store;
+        let append = || {
+            Change::Append(Draft {
+                queue: QueueId(1),
+                lane: None,
+                priority: 3,
+                due_at: None,
+                head: Bytes::from_static(b"head"),
+                body: Bytes::from(vec![7; 200_000]),
+                dedupe: None,
+            })
+        };
+        for round in 1..=3 {
+            let mut stored = Vec::new();
+            let refused = loop {
+                match store.write(vec![append()]).await.as_deref() {
+                    Ok([Changed::Stored(position)]) => stored.push(*position),
+                    Err(StoreError::Full(why)) => break why.clone(),
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert!(stored.len() > 20, "round {round}: {} were taken", stored.len());
+            assert!(refused.contains("bytes must be free"), "{refused}");
+            for position in stored {
+                let end = Change::End { position, of: State::Waiting, record: None, result: None };
+                store.write(vec![end]).await.expect("settles go on");
+            }
+        }
+        store.close().await;
     });
 }
 

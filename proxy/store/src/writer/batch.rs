@@ -9,8 +9,7 @@ use crate::Event;
 use crate::checkpoint::WalState;
 use crate::error::StoreError;
 use crate::limits::{
-    BATCH_CHANGES_MAX, DISK_FREE_BYTES, EVICT_AHEAD_BYTES, PAGE_BYTES, WAL_BACKGROUND_SHARE,
-    WAL_RESTART_SHARE, WAL_TAIL_SHARE,
+    BATCH_CHANGES_MAX, EVICT_AHEAD_BYTES, PAGE_BYTES, WAL_BACKGROUND_SHARE, WAL_RESTART_SHARE, WAL_TAIL_SHARE,
 };
 use crate::reader::Read;
 use crate::space::Growth;
@@ -115,9 +114,7 @@ impl Writer<'_> {
             Err(Trouble::Full(_)) => {}
             other => return other.map_err(|trouble| self.refuse(&trouble)),
         }
-        let reason: Arc<str> = Arc::from("the disk is full");
-        self.disk_full = self.directory.is_some();
-        self.full = Some(Arc::clone(&reason));
+        let reason = self.disk_is_full(growth);
         match self.attempt(batch, growth, Some(&reason)) {
             Err(Trouble::Full(_)) => {}
             other => return other.map_err(|trouble| self.refuse(&trouble)),
@@ -282,7 +279,7 @@ impl Writer<'_> {
     }
 
     /// Copies into the database on this thread.
-    fn copy_all(&mut self, how: &str) -> Result<(), Trouble> {
+    pub(super) fn copy_all(&mut self, how: &str) -> Result<(), Trouble> {
         self.shared.set_wal_waits(true);
         self.shared.check.wait();
         let copied = self.connection.query_row(how, [], WalState::read).map_err(Trouble::from);
@@ -301,27 +298,6 @@ impl Writer<'_> {
                 Err(Trouble::Broken(reason))
             }
             Err(other) => Err(other),
-        }
-    }
-
-    /// Whether the disk is still full; takes the ballast back when it is not.
-    fn full_disk(&mut self, growth: &Growth) -> Option<Arc<str>> {
-        let directory = self.directory.filter(|_| self.disk_full)?;
-        let ballast = if self.ballast_given { self.budget.ballast } else { 0 };
-        let needed = DISK_FREE_BYTES + ballast + 2 * growth.append_bytes;
-        let free = directory.free_bytes().unwrap_or(0);
-        let held = free >= needed && directory.hold_ballast(self.budget.ballast).unwrap_or(false);
-        if held {
-            (self.disk_full, self.ballast_given, self.full) = (false, false, None);
-        }
-        self.full.clone()
-    }
-
-    /// Settles need it more than we do.
-    fn give_ballast(&mut self) {
-        if let Some(directory) = self.directory {
-            self.disk_full = true;
-            self.ballast_given = directory.release_ballast().is_ok();
         }
     }
 }
