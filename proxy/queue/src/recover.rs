@@ -175,11 +175,20 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
             ),
         }
     }
-    if opened.lost > 0 {
-        let messages = opened.lost;
+    if let Some(messages) = left_behind(&opened) {
         tracing::error!(messages, "messages that do not check were left behind, in the files damaged-*.db");
     }
     Ok(Opening { opened, index, inbox })
+}
+
+/// How many messages an opening had to leave behind, if any.
+fn left_behind(opened: &Opened) -> Option<String> {
+    match (&opened.uncounted, opened.lost) {
+        (None, 0) => None,
+        (None, lost) => Some(lost.to_string()),
+        (Some(why), 0) => Some(format!("nobody knows how many: {why}")),
+        (Some(why), lost) => Some(format!("at least {lost}; {why}")),
+    }
 }
 
 impl Worker {

@@ -11,6 +11,7 @@ use rustix::fs::{Advice, FallocateFlags};
 use crate::error::OpenError;
 use crate::limits::{PAGE_BYTES, REASON_BYTES_MAX};
 use crate::trouble::has_no_room;
+use crate::wal;
 
 /// The database.
 pub(crate) const DATABASE: &str = "messages.db";
@@ -19,11 +20,11 @@ pub(crate) const WAL: &str = "messages.db-wal";
 /// SQLite's index of that.
 pub(crate) const INDEX: &str = "messages.db-shm";
 /// What SQLite keeps aside while it makes the database, before it writes ahead.
-const JOURNAL: &str = "messages.db-journal";
+pub(crate) const JOURNAL: &str = "messages.db-journal";
 /// Held by the process that has the directory.
 const LOCK: &str = "lock";
-/// Room for settles while the disk is full.
-const BALLAST: &str = "ballast";
+/// Room for settles while the disk is full. Where it is there was a database once.
+pub(crate) const BALLAST: &str = "ballast";
 /// Why the disk was not trusted any more by whoever had the directory before.
 const POISONED: &str = "poisoned";
 
@@ -136,6 +137,24 @@ impl Directory {
             remove(&self.file(name))?;
         }
         self.flush_names()
+    }
+
+    /// How the database is gone, if there was one; `None` if it is there or was never made. Two things prove that
+    /// it was: the ballast, which is made when the database and its name are on the disk; and commits that were
+    /// written ahead, since its first page is flushed before that file is made.
+    pub(crate) fn gone(&self) -> io::Result<Option<String>> {
+        let written_ahead = !matches!(wal::look(&self.file(WAL))?, wal::Found::Sound { commits: 0 });
+        let proven = self.file(BALLAST).exists();
+        let bytes = match std::fs::metadata(self.file(DATABASE)) {
+            Ok(found) => found.len(),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                return Ok((proven || written_ahead).then(|| format!("{DATABASE} is missing")));
+            }
+            Err(other) => return Err(other),
+        };
+        // With one page all the rest of it is written ahead.
+        let too_short = if written_ahead { bytes < PAGE_BYTES } else { proven && bytes <= PAGE_BYTES };
+        Ok(too_short.then(|| format!("{DATABASE} has {bytes} bytes, of which nothing can be read")))
     }
 
     /// Opens the database for looks of our own, if it is there; before SQLite opens it.

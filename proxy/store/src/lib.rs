@@ -54,7 +54,8 @@
 //! the process has been started again, and leaves a note. An opening first makes the kernel forget the pages
 //! of the files. If there is a note, it copies what checks into a fresh database, where there is room for that
 //! ([`AfterPoison`]). It looks through the file for writing ahead for commits that SQLite would lose silently,
-//! and refuses a damaged directory unless it is to be salvaged. After a stop without a close all pages are looked
+//! and refuses a damaged directory unless it is to be salvaged; a database that is gone, although the ballast says
+//! that there was one, is damage too. After a stop without a close all pages are looked
 //! through behind everybody's back; what is found is told ([`Event::Damaged`]).
 //!
 //! # How it ends
@@ -104,11 +105,11 @@ use told::Told;
 pub use told::{Condition, Event};
 use writer::{Job, Reply, Task, Work};
 
-/// Whether `directory` holds a store.
+/// Whether `directory` holds a store, or did.
 #[must_use]
 pub fn is_used(directory: &std::path::Path) -> bool {
     // What may not be looked at may be there: opening it says why it cannot be.
-    directory.join(files::DATABASE).try_exists().unwrap_or(true)
+    [files::DATABASE, files::BALLAST].iter().any(|name| directory.join(name).try_exists().unwrap_or(true))
 }
 
 /// How a store is opened.
@@ -154,6 +155,8 @@ pub struct Opened {
     /// Messages that had to be left behind because they do not check, as far as they could be counted. The
     /// files they were in are beside.
     pub lost: u64,
+    /// Why there may be more of them.
+    pub uncounted: Option<String>,
     /// The disk had failed before.
     pub after_poison: Option<AfterPoison>,
 }

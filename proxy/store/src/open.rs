@@ -106,7 +106,12 @@ fn on_disk(
     let names = Names { directory: &path };
     let vfs = options.vfs.as_deref();
     directory.forget_pages().map_err(|e| names.disk(&e))?;
-    let found = Before::of(&directory, &options, budget, &names)?;
+    let gone = if salvage::is_unfinished(&directory) { Ok(None) } else { directory.gone() };
+    let found = match gone.map_err(|e| names.disk(&e))? {
+        None => Before::of(&directory, &options, budget, &names)?,
+        Some(how) if !options.salvage => return Err(names.damaged(how)),
+        Some(how) => Before::nothing(&directory, vfs, how, &names)?,
+    };
     match wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
         wal::Found::Sound { commits: 0 } => {
             directory.forget_half_made().map_err(|e| names.disk(&e))?;
@@ -167,6 +172,7 @@ fn on_disk(
 struct Before {
     after_poison: Option<AfterPoison>,
     lost: u64,
+    uncounted: Option<String>,
 }
 
 impl Before {
@@ -182,11 +188,26 @@ impl Before {
         let mut before = renewed.map_or_else(Self::default, |renewed| Self {
             after_poison: Some(renewed.after),
             lost: renewed.lost,
+            uncounted: renewed.uncounted,
         });
         if salvage {
-            before.lost += salvage::if_damaged(directory, vfs, names)?;
+            let (lost, uncounted) = salvage::if_damaged(directory, vfs, names)?;
+            before.lost += lost;
+            before.uncounted = before.uncounted.or(uncounted);
         }
         Ok(before)
+    }
+
+    /// Nothing of the database is left, and the store begins anew.
+    fn nothing(
+        directory: &Directory,
+        vfs: Option<&str>,
+        how: String,
+        names: &Names<'_>,
+    ) -> Result<Self, OpenError> {
+        salvage::begin_anew(directory, vfs, names)?;
+        directory.forget_poison().map_err(|e| names.disk(&e))?;
+        Ok(Self { uncounted: Some(format!("nothing could be kept, since {how}")), ..Self::default() })
     }
 
     /// Why the files are still in doubt.
@@ -326,6 +347,6 @@ fn start(ready: Ready) -> Result<Opened, OpenError> {
         })
         .map_err(no_thread)?;
     let store = Store { inner: Arc::new(Inner::new(jobs, reads, shared, done, thread)) };
-    let Before { after_poison, lost } = found;
-    Ok(Opened { store, queues: contents.queues, lost, after_poison })
+    let Before { after_poison, lost, uncounted } = found;
+    Ok(Opened { store, queues: contents.queues, lost, uncounted, after_poison })
 }

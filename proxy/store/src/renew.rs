@@ -27,6 +27,8 @@ pub(crate) struct Renewed {
     pub(crate) after: AfterPoison,
     /// Messages that were left behind, as far as they can be counted.
     pub(crate) lost: u64,
+    /// Why there may be more of them.
+    pub(crate) uncounted: Option<String>,
 }
 
 /// How it is opened.
@@ -66,8 +68,9 @@ pub(crate) fn if_poisoned(
         None => match salvage::copy(directory, means.vfs, names) {
             Ok(copied) => {
                 let copied = Copied { lost: copied.lost + behind, ..copied };
-                let lost = put_in_place(directory, &copied, means, names)?;
-                return Ok(Some(Renewed { after: AfterPoison { reason, in_place: None }, lost }));
+                put_in_place(directory, &copied, means, names)?;
+                let after = AfterPoison { reason, in_place: None };
+                return Ok(Some(Renewed { after, lost: copied.lost, uncounted: copied.uncounted }));
             }
             Err(NotCopied::Full) => "the disk is full".to_owned(),
             Err(NotCopied::Failed(error)) => return Err(error),
@@ -76,25 +79,25 @@ pub(crate) fn if_poisoned(
     if behind == 0 && !means.salvage && !salvage::checks(directory, means.vfs, names)? {
         return Err(names.damaged(format!("its disk has failed ({reason}), and its pages are in no order")));
     }
-    Ok(Some(Renewed { after: AfterPoison { reason, in_place: Some(in_place) }, lost: 0 }))
+    let after = AfterPoison { reason, in_place: Some(in_place) };
+    Ok(Some(Renewed { after, lost: 0, uncounted: None }))
 }
 
-/// Puts a copy in the place of what it was made of, if that was read to its end; returns how many messages are not in
-/// it.
+/// Puts a copy in the place of what it was made of, if that was read to its end.
 fn put_in_place(
     directory: &Directory,
     copied: &Copied,
     means: Means<'_>,
     names: &Names<'_>,
-) -> Result<u64, OpenError> {
+) -> Result<(), OpenError> {
     let disk = |e: io::Error| names.disk(&e);
     if let Some(said) = copied.disk_failed.as_deref().filter(|_| !means.salvage) {
         salvage::remove_half_made(directory).map_err(disk)?;
         return Err(names.disk(&unread(said)));
     }
-    salvage::put_in_place(directory, copied.lost == 0).map_err(disk)?;
-    directory.forget_poison().map_err(disk)?;
-    Ok(copied.lost)
+    let all_copied = copied.lost == 0 && copied.uncounted.is_none();
+    salvage::put_in_place(directory, all_copied).map_err(disk)?;
+    directory.forget_poison().map_err(disk)
 }
 
 /// What is there but cannot be read may be read another time.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::error::OpenError;
-use crate::files::{DATABASE, Directory, INDEX, WAL, remove};
+use crate::files::{DATABASE, Directory, INDEX, JOURNAL, WAL, remove};
 use crate::limits::{PAGE_BYTES, WRITER_CACHE_KIB};
 use crate::open::Names;
 use crate::scan::{self, Wrong};
@@ -37,34 +37,63 @@ pub(crate) enum NotCopied {
     Failed(OpenError),
 }
 
+impl NotCopied {
+    fn told(self, names: &Names<'_>) -> OpenError {
+        match self {
+            Self::Full => names.disk(&"there is no room for a copy of what can be read"),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
 /// Salvages a directory if it is damaged; returns how many messages had to be left behind, as far as they
-/// can be counted: those that do not check, and the writes behind a break of the file for writing ahead.
+/// can be counted: those that do not check, and the writes behind a break of the file for writing ahead; and why
+/// there may be more.
 pub(crate) fn if_damaged(
     directory: &Directory,
     vfs: Option<&str>,
     names: &Names<'_>,
-) -> Result<u64, OpenError> {
+) -> Result<(u64, Option<String>), OpenError> {
     finish(directory).map_err(|e| names.disk(&e))?;
     if !directory.file(DATABASE).exists() {
-        return Ok(0);
+        return Ok((0, None));
     }
     let behind = match wal::look(&directory.file(WAL)).map_err(|e| names.disk(&e))? {
         wal::Found::Damaged { lost, .. } => lost,
-        wal::Found::Sound { .. } if checks(directory, vfs, names)? => return Ok(0),
+        wal::Found::Sound { .. } if checks(directory, vfs, names)? => return Ok((0, None)),
         wal::Found::Sound { .. } => 0,
     };
-    let copied = copy(directory, vfs, names).map_err(|not| match not {
-        NotCopied::Full => names.disk(&"there is no room for a copy of what can be read"),
-        NotCopied::Failed(error) => error,
-    })?;
+    let copied = copy(directory, vfs, names).map_err(|not| not.told(names))?;
     put_in_place(directory, false).map_err(|e| names.disk(&e))?;
-    Ok(behind + copied.lost)
+    Ok((behind + copied.lost, copied.uncounted))
+}
+
+/// Puts an empty database in the place of one that is gone; whatever is left of that is kept beside.
+pub(crate) fn begin_anew(
+    directory: &Directory,
+    vfs: Option<&str>,
+    names: &Names<'_>,
+) -> Result<(), OpenError> {
+    copy_of(directory, None, vfs, names).map_err(|not| not.told(names))?;
+    let disk = |e: std::io::Error| names.disk(&e);
+    // Of the one that is gone: it belongs to no other.
+    remove(&directory.file(JOURNAL)).map_err(disk)?;
+    put_in_place(directory, false).map_err(disk)
 }
 
 /// Makes a copy of what checks, beside the database.
 pub(crate) fn copy(directory: &Directory, vfs: Option<&str>, names: &Names<'_>) -> Result<Copied, NotCopied> {
+    copy_of(directory, Some(&directory.file(DATABASE)), vfs, names)
+}
+
+fn copy_of(
+    directory: &Directory,
+    database: Option<&Path>,
+    vfs: Option<&str>,
+    names: &Names<'_>,
+) -> Result<Copied, NotCopied> {
     remove_half_made(directory).map_err(|e| NotCopied::Failed(names.disk(&e)))?;
-    copy_whole(&directory.file(DATABASE), &directory.file(COPY), vfs).map_err(|failed| {
+    copy_whole(database, &directory.file(COPY), vfs).map_err(|failed| {
         // What is left of it is in the way of everybody; the next copy begins with that too.
         let _ = remove_half_made(directory);
         failed.told(names)
@@ -198,9 +227,10 @@ impl From<std::io::Error> for Failed {
     }
 }
 
-fn copy_whole(damaged: &Path, copy: &Path, vfs: Option<&str>) -> Result<Copied, Failed> {
-    let source = match open_damaged(damaged, vfs) {
-        Ok(source) => Some(source),
+/// Copies what can be read of a database; without one the copy is empty.
+fn copy_whole(damaged: Option<&Path>, copy: &Path, vfs: Option<&str>) -> Result<Copied, Failed> {
+    let source = match damaged.map(|path| open_damaged(path, vfs)).transpose() {
+        Ok(source) => source,
         // Not even its first page can be read: nobody knows how much is lost.
         Err(error) if is_damage(&error) => None,
         Err(error) => return Err(error.into()),
@@ -210,7 +240,7 @@ fn copy_whole(damaged: &Path, copy: &Path, vfs: Option<&str>) -> Result<Copied, 
     target.execute_batch(sql::BEGIN_WRITE)?;
     let copied = match &source {
         Some(source) => copy::everything(source, &target)?,
-        None => Copied { lost: 1, disk_failed: None },
+        None => copy::nothing(&target)?,
     };
     target.execute_batch(sql::COMMIT)?;
     target.query_row(sql::CHECKPOINT_TRUNCATE, [], |_| Ok(()))?;

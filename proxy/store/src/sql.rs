@@ -79,6 +79,9 @@ statements! {
     READ_ANYWAY = "PRAGMA writable_schema = ON";
     /// Reads every page and holds the indexes against their tables: used by salvage.
     CHECK_ALL_SCAN = "PRAGMA integrity_check(1)";
+    /// The tables and indexes, and the pages of one that are in order: used by salvage.
+    TREES_SCAN = "SELECT name FROM sqlite_schema WHERE rootpage > 0";
+    TREE_PAGES_SCAN = "SELECT pageno FROM dbstat WHERE name = ?1 AND pagetype <> 'corrupted'";
     /// Reads every page: used behind everybody's back after an unclean stop.
     CHECK_SCAN = "PRAGMA quick_check(1)";
     /// What the tables and indexes are said to be.

@@ -1,6 +1,7 @@
 //! tests: the store through its handle, over real files.
 
 mod damage;
+mod gone;
 mod lists;
 mod lost;
 mod migrate;

@@ -109,6 +109,23 @@ async fn is_refused_and_salvaged(file: &str, killed: bool) {
 }
 
 #[tokio::test]
+async fn a_database_that_is_gone_is_refused_and_named_and_salvage_begins_anew() {
+    for killed in [false, true] {
+        let (mut shop, ids) = stopped(5, killed).await;
+        std::fs::write(database(&shop), []).expect("it is cut");
+        shop.start_again().await;
+        let directory = shop.queue.path().display().to_string();
+        is_refused("gone", &shop, &[&directory, "damaged", "messages.db has 0 bytes", "salvage"]).await;
+        restart_with(&mut shop, "--queue-salvage").await;
+        let after = id_of(&shop.post("/after", &[PREFER], "").await);
+        shop.reaches(&after, "Succeeded").await;
+        assert!(!ids.contains(&after), "no id is given twice");
+        let log = shop.mesh.sidecars["web"].log();
+        assert!(log.contains("nothing could be kept"), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn of_a_database_with_a_damaged_page_salvage_keeps_the_rest() {
     let (mut shop, ids) = stopped(200, false).await;
     let length = std::fs::metadata(database(&shop)).expect("it is there").len();

@@ -22,6 +22,8 @@ use crate::{sql, sums};
 pub(crate) struct Copied {
     /// Messages that were not, as far as they can be counted.
     pub(crate) lost: u64,
+    /// Why there may be more of them.
+    pub(crate) uncounted: Option<String>,
     /// What the disk said where something could not be read at all: it may be there all the same.
     pub(crate) disk_failed: Option<String>,
 }
@@ -31,14 +33,50 @@ pub(super) fn everything(source: &Connection, target: &Connection) -> rusqlite::
     let disk = Disk::default();
     let noted = disk.heard(source.query_row(sql::META, [], |row| row.get::<_, i64>(0)));
     let noted = noted.map(|noted| noted as u64).filter(|noted| (1..=POSITION_MAX).contains(noted));
-    let mut salvage = Salvage { source, target, disk, noted, highest: 0, lost: HashSet::new(), uncounted: 0 };
+    let mut salvage = Salvage {
+        source,
+        target,
+        disk,
+        noted,
+        highest: 0,
+        lost: HashSet::new(),
+        uncounted: 0,
+        unknown: false,
+    };
     salvage.queues()?;
     salvage.messages()?;
     salvage.records()?;
     salvage.keys()?;
     salvage.positions()?;
     let lost = salvage.lost.len() as u64 + salvage.uncounted;
-    Ok(Copied { lost, disk_failed: salvage.disk.0.into_inner() })
+    let uncounted =
+        salvage.unknown.then(|| format!("{} pages of the database could not be read", unread_pages(source)));
+    Ok(Copied { lost, uncounted, disk_failed: salvage.disk.0.into_inner() })
+}
+
+/// A database of which not even the first page can be read.
+pub(super) fn nothing(target: &Connection) -> rusqlite::Result<Copied> {
+    target.execute(sql::META_NEXT, [SALVAGE_POSITIONS_AHEAD as i64])?;
+    let uncounted = Some("not even the first page of the database could be read".to_owned());
+    Ok(Copied { lost: 1, uncounted, disk_failed: None })
+}
+
+/// Pages that are in no order, or that nothing leads to any more.
+fn unread_pages(source: &Connection) -> u64 {
+    let number = |of| source.query_row(of, [], |row| row.get::<_, i64>(0)).map_or(0, |number| number.max(0));
+    let used = number(sql::PAGE_COUNT) - number(sql::FREE_COUNT);
+    let mut sound: HashSet<i64> = HashSet::new();
+    let trees = source.prepare(sql::TREES_SCAN).and_then(|mut scan| {
+        let names = scan.query_map([], |row| row.get::<_, String>(0))?;
+        Ok(names.map_while(Result::ok).collect::<Vec<_>>())
+    });
+    let schema = std::iter::once("sqlite_schema".to_owned());
+    for tree in schema.chain(trees.unwrap_or_default()) {
+        let Ok(mut scan) = source.prepare(sql::TREE_PAGES_SCAN) else { continue };
+        let Ok(pages) = scan.query_map([tree], |row| row.get::<_, i64>(0)) else { continue };
+        sound.extend(pages.map_while(Result::ok));
+    }
+    u64::try_from(used).unwrap_or(0).saturating_sub(sound.len() as u64)
 }
 
 /// What the disk said when it was read, last.
@@ -75,6 +113,8 @@ struct Salvage<'c> {
     lost: HashSet<u64>,
     /// Places where some cannot even be counted.
     uncounted: u64,
+    /// There are such places, or contents that cannot be read.
+    unknown: bool,
 }
 
 /// Copies a bounded number of rows in one transaction, so that what is written ahead of the copy takes little
@@ -121,7 +161,10 @@ impl Salvage<'_> {
         let shared = Arc::new(Shared::default());
         // Not even the tables may be there.
         let reader = self.disk.heard(Reader::over(self.source, &shared));
-        let Some(mut reader) = reader else { return Ok(()) };
+        let Some(mut reader) = reader else {
+            self.unknown = true;
+            return Ok(());
+        };
         let (source, target) = (self.source, self.target);
         let order_max = self.noted.unwrap_or(POSITION_MAX);
         let (mut last, mut steps) = (0, Steps::over(target));
@@ -155,16 +198,27 @@ impl Salvage<'_> {
     fn contents_between(&mut self, after: i64, before: i64) {
         let before = before.min(POSITION_MAX as i64);
         let (from, to) = ((after + 1) << CHUNK_BITS, before << CHUNK_BITS);
-        let (mut found, first) = (0, (1 << CHUNK_BITS) - 1);
+        let (mut found, mut whole, first) = (0, false, (1 << CHUNK_BITS) - 1);
         if let Ok(mut scan) = self.source.prepare(sql::CONTENT_KEYS_SCAN)
-            && let Ok(keys) = scan.query_map((from, to), |row| row.get::<_, i64>(0))
+            && let Ok(mut keys) = scan.query([from, to])
         {
-            for key in keys.map_while(Result::ok).filter(|key| *key < to && key & first == 0) {
-                self.lost.insert(key as u64 >> CHUNK_BITS);
-                found += 1;
-            }
+            whole = loop {
+                let key = match keys.next() {
+                    Ok(Some(row)) => row.get::<_, i64>(0),
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                };
+                if let Ok(key) = key.map(|key| key as u64)
+                    && key < to as u64
+                    && key & first == 0
+                {
+                    self.lost.insert(key >> CHUNK_BITS);
+                    found += 1;
+                }
+            };
         }
         self.uncounted += u64::from(found == 0);
+        self.unknown |= found == 0 || !whole;
     }
 
     fn records(&mut self) -> rusqlite::Result<()> {
