@@ -6,19 +6,19 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use policy::limits;
 use store::StoreError;
-use store::message::{Change, Changed, Entry, Loaded, Position, State as Kept, Timestamp};
+use store::message::{Change, Changed, Entry, Position, State as Kept, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::attempt::Opened;
 use crate::deliver::Response;
 use crate::handle::Failed;
 use crate::id::MessageId;
-use crate::message::{Filter, MessageState, Reason};
+use crate::message::{MessageState, Reason};
 use crate::named::Named;
+use crate::redrive::Redrive;
 use crate::schedule::plus;
 use crate::stored::{Head, History, Record, response_bytes};
 use crate::worker::Worker;
@@ -38,6 +38,9 @@ pub enum RedriveError {
     /// 429: its queue is full.
     #[error("the queue is full")]
     QueueFull,
+    /// 409: its dead letter is being redriven.
+    #[error("{} of {} dead letters have been brought back by the one that is under way", .0.redriven, .0.of)]
+    UnderWay(Redrive),
     /// It could not be asked or written.
     #[error("it was not written")]
     Failed(#[from] Failed),
@@ -128,7 +131,7 @@ impl Worker {
         }
     }
 
-    async fn redrive_entry(&self, mut entry: Entry) -> Result<(), RedriveError> {
+    pub(crate) async fn redrive_entry(&self, mut entry: Entry) -> Result<(), RedriveError> {
         let line = self.lines.borrow().get(&entry.queue).copied().ok_or(Failed::UnknownQueue)?;
         let named = self.named(line);
         let reserved = self.shared.reserve(&named, u64::from(entry.bytes));
@@ -149,72 +152,6 @@ impl Worker {
         named.pressed(|pressure| pressure.arrived(now));
         self.look_at_dead(&named);
         Ok(())
-    }
-
-    /// Brings a whole dead letter back, `per_second`, in the background; a later call takes over.
-    pub(crate) fn redrive_all(self: &Rc<Self>, named: Arc<Named>, per_second: f64, filter: Filter) {
-        let line = named.line;
-        let job = self.redrives.get() + 1;
-        self.redrives.set(job);
-        self.redriving.borrow_mut().insert(line, job);
-        let worker = self.clone();
-        self.spawn(async move {
-            let per_second = per_second.clamp(0.01, limits::REDRIVE_PER_SECOND_MAX);
-            let pause = Duration::from_secs_f64(1.0 / per_second);
-            if let Err(error) = worker.redrive_pages(&named, pause, &filter, job).await {
-                tracing::warn!(%error, queue = %named.name, "a redrive of the dead letter ended early");
-            }
-            if worker.still(line, job) {
-                worker.redriving.borrow_mut().remove(&line);
-            }
-        });
-    }
-
-    /// Whether a job is still the one that was asked for last.
-    fn still(&self, line: u16, job: u64) -> bool {
-        self.redriving.borrow().get(&line) == Some(&job)
-    }
-
-    async fn redrive_pages(
-        &self,
-        named: &Named,
-        pause: Duration,
-        filter: &Filter,
-        job: u64,
-    ) -> Result<(), RedriveError> {
-        let mut after = None;
-        let mut next = tokio::time::Instant::now();
-        loop {
-            let page = self.shared.store.list(named.id, Kept::Dead, after, limits::PURGE_STEP).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.entry.position);
-            for loaded in page.iter().filter(|loaded| filter.means(loaded)) {
-                next += pause;
-                tokio::time::sleep_until(next).await;
-                if !self.still(named.line, job) {
-                    return Ok(());
-                }
-                self.redrive_when_there_is_room(loaded, named.line, job).await?;
-            }
-        }
-    }
-
-    async fn redrive_when_there_is_room(
-        &self,
-        loaded: &Loaded,
-        line: u16,
-        job: u64,
-    ) -> Result<(), RedriveError> {
-        loop {
-            match self.redrive_entry(loaded.entry).await {
-                Err(RedriveError::QueueFull) if self.still(line, job) => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                // Somebody else was faster.
-                Err(RedriveError::NotDead(_)) => return Ok(()),
-                other => return other,
-            }
-        }
     }
 }
 

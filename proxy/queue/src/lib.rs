@@ -78,6 +78,7 @@ mod panics;
 mod pressure;
 mod rates;
 mod recover;
+mod redrive;
 mod schedule;
 mod settle;
 mod setup;
@@ -104,6 +105,7 @@ pub use message::{Attempt, Exported, Filter, MessageState, Outcome, Page, Part, 
 pub use metrics::{Metrics, closed_for};
 pub use operate::QueueView;
 pub use pressure::Sample;
+pub use redrive::Redrive;
 pub use schedule::Blocked;
 pub use status::CancelError;
 pub use store::message::Timestamp;

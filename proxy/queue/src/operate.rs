@@ -17,6 +17,7 @@ use crate::id::MessageId;
 use crate::message::{Exported, Filter, Page, Part, Peeked};
 use crate::named::Named;
 use crate::pressure::Sample;
+use crate::redrive::Redrive;
 use crate::schedule::Blocked;
 use crate::state::Take;
 use crate::stored::{Head, History, Record, response_read};
@@ -53,8 +54,8 @@ pub struct QueueView {
     pub paused: bool,
     /// Why nothing goes although something could.
     pub blocked: Option<Blocked>,
-    /// Its dead letter is being redriven.
-    pub redriving: bool,
+    /// The last redrive of its dead letter since it was opened.
+    pub redrive: Option<Redrive>,
     /// P: taken in per second, over ten seconds.
     pub arrivals: f64,
     /// C: done with per second, over ten seconds.
@@ -113,7 +114,7 @@ impl Queue {
         self.ask(|worker, answer| drop(answer.send(worker.views()))).await
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Named>, Failed> {
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Named>, Failed> {
         let names = self.shared().names.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         names.get(name).cloned().ok_or(Failed::UnknownQueue)
     }
@@ -281,21 +282,6 @@ impl Queue {
             done => done,
         }
     }
-
-    /// Brings a whole dead letter back in the background, `per_second`, as far as `filter` means it;
-    /// another call takes over from one that is under way. Messages that die meanwhile come again: it
-    /// ends when it has passed the last one.
-    ///
-    /// # Errors
-    /// [`Failed`]: it did not begin.
-    pub async fn redrive_all(&self, queue: &str, per_second: f64, filter: Filter) -> Result<(), Failed> {
-        let named = self.find(queue)?;
-        self.ask(move |worker, answer| {
-            worker.redrive_all(named, per_second, filter);
-            let _ = answer.send(());
-        })
-        .await
-    }
 }
 
 impl Worker {
@@ -331,7 +317,7 @@ impl Worker {
             oldest_age: self.shared.age(named, now),
             paused: settings.paused,
             blocked: line.noted().or_else(|| line.held(now)),
-            redriving: self.redriving.borrow().contains_key(&named.line),
+            redrive: self.redrive_of(named.line),
             arrivals: pressure.arrivals(now),
             served: pressure.served(now),
             utilisation: pressure.utilisation(now),

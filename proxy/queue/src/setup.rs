@@ -154,6 +154,7 @@ impl Worker {
         self.shared.names.write().unwrap_or_else(PoisonError::into_inner).remove(&named.name);
         self.lines.borrow_mut().remove(&named.id);
         self.samples.borrow_mut().remove(&named.line);
+        self.redrives.borrow_mut().remove(&named.line);
         self.state.borrow_mut().remove_line(named.line);
         self.named.borrow_mut()[usize::from(named.line)] = None;
         Ok(true)

@@ -23,6 +23,7 @@ use crate::named::Named;
 use crate::panics;
 use crate::pressure::Sample;
 use crate::recover::{Inbox, Opening};
+use crate::redrive::Redrive;
 use crate::schedule::plus;
 use crate::state::{Dispatch, State, Step};
 
@@ -62,10 +63,10 @@ pub(crate) struct Worker {
     pub(crate) setting_up: tokio::sync::Mutex<()>,
     /// Messages on their way to the dead letter because of their age.
     pub(crate) expiring: Cell<usize>,
-    /// Dead letters that are being redriven, and the number of the job that does it.
-    pub(crate) redriving: RefCell<HashMap<u16, u64>>,
+    /// The last redrive of each dead letter.
+    pub(crate) redrives: RefCell<HashMap<u16, Redrive>>,
     /// How many such jobs there were.
-    pub(crate) redrives: Cell<u64>,
+    pub(crate) redrives_begun: Cell<u64>,
     /// Messages whose attempts are on their way out.
     pub(crate) carried: RefCell<HashSet<Position>>,
     /// Attempts whose beginning is being written.
@@ -101,8 +102,8 @@ impl Worker {
             random: RefCell::new(fastrand::Rng::new()),
             setting_up: tokio::sync::Mutex::new(()),
             expiring: Cell::new(0),
-            redriving: RefCell::default(),
-            redrives: Cell::default(),
+            redrives: RefCell::default(),
+            redrives_begun: Cell::default(),
             carried: RefCell::default(),
             beginning: Cell::default(),
             cut: Cell::default(),

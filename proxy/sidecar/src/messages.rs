@@ -218,7 +218,8 @@ async fn redrive(queue: &Queue, id: MessageId) -> Result<Response<Body>, Problem
         RedriveError::Failed(error) => failed(error),
         RedriveError::Unknown => Problem::new(problem::UNKNOWN, format!("no request {id} is known here")),
         RedriveError::QueueFull => Problem::new(problem::OVER_QUOTA, error.to_string()).retry_after(POLL),
-        error @ (RedriveError::NotDead(_) | RedriveError::Sunk) => {
+        // Of a whole queue alone is it said that one is under way.
+        error @ (RedriveError::NotDead(_) | RedriveError::Sunk | RedriveError::UnderWay(_)) => {
             Problem::new(problem::NOT_REDRIVEN, error.to_string())
         }
     })?;

@@ -25,7 +25,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use policy::limits;
 use policy::queue::Durability;
-use queue::{Failed, Part, Queue, QueueView};
+use queue::{Failed, Part, Queue, QueueView, RedriveError};
 use request::body::Body;
 use serde_json::json;
 
@@ -41,6 +41,11 @@ const UNKNOWN_QUEUE: Kind =
     Kind { name: "unknown-queue", title: "No queue has this name", status: StatusCode::NOT_FOUND };
 const UNKNOWN_PATH: Kind =
     Kind { name: "unknown-path", title: "There is nothing here", status: StatusCode::NOT_FOUND };
+const UNDER_WAY: Kind = Kind {
+    name: "redrive-under-way",
+    title: "The dead letters of this queue are being redriven already",
+    status: StatusCode::CONFLICT,
+};
 const FOREIGN: Kind = Kind {
     name: "foreign",
     title: "This is answered to its own page and to programs alone",
@@ -174,8 +179,13 @@ impl Operate {
             }
             _ => {
                 let rate = query.rate.unwrap_or(limits::REDRIVE_PER_SECOND_MAX);
-                queue.redrive_all(name, rate, query.filter.clone()).await.map_err(failed)?;
-                ("redriving", json!({ "queue": name, "redriving": true, "deadLetters": found.view.dead }))
+                let begun = queue.redrive_all(name, rate, query.filter.clone(), query.replace).await;
+                let redrive = look::redrive(&begun.map_err(not_redriven)?);
+                let dead = found.view.dead;
+                (
+                    "redriving",
+                    json!({ "queue": name, "redriving": true, "deadLetters": dead, "redrive": redrive }),
+                )
             }
         };
         if query.from_page {
@@ -303,6 +313,17 @@ fn failed(failed: Failed) -> Problem {
     match failed {
         Failed::UnknownQueue => Problem::new(UNKNOWN_QUEUE, "it was removed just now"),
         failed => Problem::new(problem::NO_QUEUE, transport::errors::chain(&failed).to_string()),
+    }
+}
+
+fn not_redriven(error: RedriveError) -> Problem {
+    match error {
+        RedriveError::UnderWay(_) => {
+            let help = "wait for its end (redriving in GET /queues), or put this one in its place with replace=true (tidegate dlq redrive --replace)";
+            Problem::new(UNDER_WAY, format!("{error}; {help}"))
+        }
+        RedriveError::Failed(error) => failed(error),
+        other => Problem::new(problem::NO_QUEUE, other.to_string()),
     }
 }
 

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::client::{Answer, ask};
+use crate::mesh::until;
 use crate::receiver::Act;
 use crate::shop::{Setup, Shop, is_problem, json_of, retry_after};
 
@@ -54,6 +55,27 @@ async fn a_parameter_that_a_verb_does_not_use_is_refused_and_changes_nothing() {
     let filtered = format!("/queues/purge?queue={name}&durability=local&part=dead&status=400&since=1h");
     let purged = operate(&shop, "POST", &filtered).await;
     assert_eq!((purged.status, &json_of(&purged)["purged"]), (200, &json!(2)), "{}", purged.text());
+}
+
+#[tokio::test]
+async fn a_second_redrive_is_409_and_says_how_far_the_first_is() {
+    let shop = Setup::of(json!({})).script(|_| Act::status(400)).start().await;
+    for path in ["/1", "/2", "/3"] {
+        let id = shop.enqueue(path, &[]).await;
+        shop.reaches(&id, "DeadLettered").await;
+    }
+    let name = queue(&shop).await["name"].as_str().unwrap().to_owned();
+    let redrive = |more: &str| format!("/queues/redrive?queue={name}&rate=0.01{more}");
+    let first = operate(&shop, "POST", &redrive("")).await;
+    assert_eq!((first.status, &json_of(&first)["redrive"]["of"]), (202, &json!(3)), "{}", first.text());
+    let second = operate(&shop, "POST", &redrive("")).await;
+    is_problem("under way", &second, 409, &["redrive-under-way", "0 of 3 dead letters", "replace"]);
+    let third = operate(&shop, "POST", &redrive("&replace=true&status=500")).await;
+    assert_eq!(third.status, 202, "{}", third.text());
+    let done = until("its end", || queue(&shop), |queue| queue["redriving"] == json!(false)).await;
+    let redrive = &done["redrive"];
+    assert_eq!(redrive["number"], json_of(&third)["redrive"]["number"]);
+    assert_eq!((&redrive["meant"], &redrive["redriven"]), (&json!(0), &json!(0)), "nothing matches");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::choose::Which;
-use super::documents::{Message, Named};
+use super::documents::{Message, Named, Redrive as Redriven, Redriving};
 use super::everywhere::Everywhere;
 use super::filter::{Filter, Part};
 use super::queue::{Page, chosen, ended, list};
@@ -90,6 +90,9 @@ struct Redrive {
     /// Messages a second. Default: as fast as they can be written.
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
+    /// End a redrive of this queue that is under way, and begin this one in its place.
+    #[arg(long)]
+    replace: bool,
     /// Do not wait for the end: the proxy goes on by itself, `queue ls -o json` says how far it is.
     #[arg(long)]
     no_wait: bool,
@@ -228,8 +231,8 @@ async fn ls_everywhere(which: &Which) -> anyhow::Result<ExitCode> {
 
 impl Redrive {
     async fn one(&self, at: &At) -> anyhow::Result<()> {
-        if self.rate.is_some() || !self.filter.is_empty() {
-            bail!("--rate and --filter are for a whole queue");
+        if self.rate.is_some() || self.replace || !self.filter.is_empty() {
+            bail!("--rate, --filter and --replace are for a whole queue");
         }
         let answer = at.change(format!("/.tidegate/requests/{}:redrive", self.what)).await?;
         if at.is_json() {
@@ -244,6 +247,9 @@ impl Redrive {
         let rate = self.rate.map(|rate| rate.to_string()).unwrap_or_default();
         let mut query = chosen(&queue, Part::Dead, &self.filter);
         query.push(("rate", &rate));
+        if self.replace {
+            query.push(("replace", "true"));
+        }
         let answer = at.change(path("/queues/redrive", &query)).await?;
         if self.no_wait {
             if at.is_json() {
@@ -252,25 +258,51 @@ impl Redrive {
             println!("{}: being redriven, dead letters: {}", plain(&queue.name), queue.dead_letters);
             return Ok(());
         }
-        let bar = export::bar(at, queue.dead_letters, "redriven");
-        let now = loop {
-            let now = at.find(&queue.spelled()).await?;
-            bar.set_position(queue.dead_letters.saturating_sub(now.dead_letters));
-            if !now.redriving {
-                break now;
+        let Redriving { redrive: begun } = read(&answer)?;
+        let bar = export::bar(at, begun.of, "redriven");
+        let (now, redrive) = loop {
+            let mut now = at.find(&queue.spelled()).await?;
+            let Some(redrive) = now.redrive.take().filter(|redrive| redrive.number == begun.number) else {
+                bail!("{}: another redrive has taken the place of this one", plain(&queue.name));
+            };
+            bar.set_position(redrive.redriven);
+            if !redrive.under_way {
+                break (now, redrive);
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         };
         bar.finish_and_clear();
-        let (before, left) = (queue.dead_letters, now.dead_letters);
+        let came = came(&redrive, !self.filter.is_empty());
+        if let Some(why) = &redrive.failed {
+            bail!("{}: {came}, then it ended: {}", plain(&queue.name), plain(why));
+        }
         if at.is_json() {
-            let done =
-                serde_json::json!({ "queue": queue.name, "deadLettersBefore": before, "deadLetters": left });
+            let done = serde_json::json!({
+                "queue": queue.name,
+                "matched": redrive.meant,
+                "redriven": redrive.redriven,
+                "deadLettersBefore": redrive.of,
+                "deadLetters": now.dead_letters,
+            });
             println!("{done}");
         } else {
-            println!("{}: redriven; dead letters before: {before}, now: {left}", plain(&queue.name));
+            println!("{}: {came}", plain(&queue.name));
         }
         Ok(())
+    }
+}
+
+/// How much came of a redrive.
+fn came(redrive: &Redriven, filtered: bool) -> String {
+    match (redrive.meant, filtered) {
+        (0, true) => "no dead letter matches the filter".to_owned(),
+        (0, false) => "there are no dead letters".to_owned(),
+        // What died meanwhile may have come too.
+        _ => format!(
+            "{} of {} redriven",
+            redrive.redriven,
+            count(redrive.of.max(redrive.meant), "dead letter")
+        ),
     }
 }
 
@@ -285,6 +317,17 @@ mod tests {
         let left = with_dead_letters(said);
         assert_eq!(left["queues"], serde_json::json!([{"name": "b", "deadLetters": 2}]));
         assert_eq!(left["pod"], "web");
+    }
+
+    #[test]
+    fn what_came_of_a_redrive_is_counted() {
+        let of = |meant, redriven| {
+            let (number, of, under_way, failed) = (1, 37, false, None);
+            Redriven { number, of, meant, redriven, under_way, failed }
+        };
+        assert_eq!(came(&of(4, 3), true), "3 of 37 dead letters redriven");
+        assert_eq!(came(&of(0, 0), true), "no dead letter matches the filter");
+        assert_eq!(came(&of(0, 0), false), "there are no dead letters");
     }
 
     #[test]

@@ -54,8 +54,31 @@ pub(crate) struct Named {
     pub(crate) arrivals_per_second: f64,
     pub(crate) completions_per_second: f64,
     pub(crate) drain_estimate_seconds: Option<f64>,
+    /// The last redrive of its dead letters.
     #[serde(default)]
-    pub(crate) redriving: bool,
+    pub(crate) redrive: Option<Redrive>,
+}
+
+/// A redrive of a whole dead letter: how far it is, or how far it came.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Redrive {
+    /// Which one.
+    pub(super) number: u64,
+    /// Dead letters when it began.
+    pub(super) of: u64,
+    /// Those of them that its filter means.
+    pub(super) meant: u64,
+    pub(super) redriven: u64,
+    pub(super) under_way: bool,
+    /// Why it ended early.
+    pub(super) failed: Option<String>,
+}
+
+/// What is answered to a redrive.
+#[derive(Debug, Deserialize)]
+pub(super) struct Redriving {
+    pub(super) redrive: Redrive,
 }
 
 impl Named {

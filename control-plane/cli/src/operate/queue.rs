@@ -324,6 +324,8 @@ impl Purge {
         let Purged { purged } = read(&done?)?;
         if at.is_json() {
             println!("{}", serde_json::json!({ "queue": queue.name, "purged": purged }));
+        } else if purged == 0 && !self.filter.is_empty() {
+            println!("{}: no message matches the filter", plain(&queue.name));
         } else {
             println!("{}: {} purged", plain(&queue.name), count(purged, "message"));
         }

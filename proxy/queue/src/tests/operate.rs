@@ -126,15 +126,20 @@ fn a_dead_letter_is_redriven_at_a_rate_as_its_filter_means() {
             house.until(id, MessageState::DeadLettered).await;
         }
         let filter = Filter { reason: Some(Reason::Gone), ..Filter::default() };
-        house.queue.redrive_all(NAME, 2.0, filter).await.unwrap();
+        house.queue.redrive_all(NAME, 2.0, filter, false).await.unwrap();
         for n in 7..=9 {
             house.still(n - 1).await;
             tokio::time::advance(Duration::from_millis(500)).await;
             house.seen(n).await;
         }
-        until(|| async { !house.view().await.redriving }, "the end").await;
+        let redrive = redriven(&house).await;
+        assert_eq!((redrive.of, redrive.meant, redrive.redriven), (6, 3, 3));
         assert_eq!(house.receiver.bodies()[6..], ["1", "3", "5"]);
         assert_eq!(house.view().await.dead, 3);
+        let nobody = Filter { status: Some(500), ..Filter::default() };
+        house.queue.redrive_all(NAME, 2.0, nobody, false).await.unwrap();
+        let redrive = redriven(&house).await;
+        assert_eq!((redrive.of, redrive.meant, redrive.redriven), (3, 0, 0));
     });
 }
 
@@ -184,22 +189,37 @@ fn a_purged_message_is_not_taken_in_again_by_its_key() {
 }
 
 #[test]
-fn a_later_redrive_takes_over_from_an_earlier_one() {
+fn a_redrive_under_way_is_only_replaced_by_one_that_says_so() {
     house(policy(), |house| async move {
         house.receiver.will((0..6).map(|_| answer(400)));
         for at in 0..6 {
             let id = house.add(&at.to_string()).await;
             house.until(id, MessageState::DeadLettered).await;
         }
-        house.queue.redrive_all(NAME, 0.5, Filter::default()).await.unwrap();
-        house.queue.redrive_all(NAME, 2.0, Filter::default()).await.unwrap();
+        let first = house.queue.redrive_all(NAME, 0.5, Filter::default(), false).await.unwrap();
+        let refused = house.queue.redrive_all(NAME, 2.0, Filter::default(), false).await.unwrap_err();
+        assert!(
+            matches!(&refused, RedriveError::UnderWay(running) if running.number == first.number),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().starts_with("0 of 6 dead letters"), "{refused}");
+        let second = house.queue.redrive_all(NAME, 2.0, Filter::default(), true).await.unwrap();
+        assert_ne!(first.number, second.number);
         for n in 7..=12 {
             house.still(n - 1).await;
             tokio::time::advance(Duration::from_millis(500)).await;
             house.seen(n).await;
         }
-        until(|| async { !house.view().await.redriving }, "the end").await;
+        let done = redriven(&house).await;
+        assert_eq!((done.number, done.redriven, done.failed), (second.number, 6, None));
     });
+}
+
+/// The last redrive, once it is over.
+async fn redriven(house: &House) -> Redrive {
+    let redrive = || async { house.view().await.redrive.unwrap() };
+    until(|| async { !redrive().await.under_way }, "the end").await;
+    redrive().await
 }
 
 #[test]

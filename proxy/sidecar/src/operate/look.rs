@@ -9,7 +9,7 @@ use queue::{
 };
 
 use super::query::Query;
-use super::shown::{Inside, Listed, Overview, Point, Shown, Store, Tried};
+use super::shown::{Inside, Listed, Overview, Point, Redrive, Shown, Store, Tried};
 use super::{BAD_QUERY, Operate, Problem, failed, part_of};
 use crate::admit::answer::rfc3339;
 use crate::admit::call::Call;
@@ -103,12 +103,24 @@ fn listed(durability: Durability, view: &QueueView) -> Listed {
         quarantined: view.quarantined,
         paused,
         blocked: view.blocked.map(blocked),
-        redriving: view.redriving,
+        redriving: view.redrive.as_ref().is_some_and(|redrive| redrive.under_way),
+        redrive: view.redrive.as_ref().map(redrive),
         arrivals_per_second: view.arrivals,
         completions_per_second: view.served,
         utilisation: finite(view.utilisation),
         drain_estimate_seconds: finite(view.drain_seconds),
         history: view.history.iter().map(point).collect(),
+    }
+}
+
+pub(super) fn redrive(redrive: &queue::Redrive) -> Redrive {
+    Redrive {
+        number: redrive.number,
+        of: redrive.of,
+        meant: redrive.meant,
+        redriven: redrive.redriven,
+        under_way: redrive.under_way,
+        failed: redrive.failed.as_deref().map(str::to_owned),
     }
 }
 

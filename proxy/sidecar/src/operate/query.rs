@@ -24,6 +24,8 @@ pub(super) struct Query {
     pub(super) limit: usize,
     /// Messages a second.
     pub(super) rate: Option<f64>,
+    /// A redrive under way makes room for this one.
+    pub(super) replace: bool,
     pub(super) id: Option<String>,
     /// A person pressed a button of the page and is sent back to it.
     pub(super) from_page: bool,
@@ -46,6 +48,7 @@ impl Query {
             after: None,
             limit: LIMIT,
             rate: None,
+            replace: false,
             id: None,
             from_page: false,
             named: Vec::new(),
@@ -77,15 +80,15 @@ impl Query {
     /// all of them.
     pub(super) fn fits(&self, verb: &str) -> Result<(), Problem> {
         let filtered = ["queue", "durability", "from", "part", "reason", "key", "status", "before", "since"];
-        let (used, more): (&[&str], &str) = match verb {
-            "purge" => (&filtered, ""),
-            "redrive" if self.id.is_some() => (&["queue", "durability", "from", "part"], "id"),
-            "redrive" => (&filtered, "rate"),
-            _ => (&filtered[..3], ""),
+        let (used, more): (&[&str], &[&str]) = match verb {
+            "purge" => (&filtered, &[]),
+            "redrive" if self.id.is_some() => (&["queue", "durability", "from", "part"], &["id"]),
+            "redrive" => (&filtered, &["rate", "replace"]),
+            _ => (&filtered[..3], &[]),
         };
         let refused = |what: String| Err(Problem::new(BAD_QUERY, format!("{verb} {what}")));
         for (name, has_value) in &self.named {
-            if !used.contains(&name.as_str()) && name != more {
+            if !used.contains(&name.as_str()) && !more.contains(&name.as_str()) {
                 return refused(format!("takes no {name}="));
             }
             if !has_value {
@@ -115,6 +118,7 @@ impl Query {
                 let rate = rate.ok_or_else(|| wrong(name, value, "a number of messages a second above 0"))?;
                 self.rate = Some(rate.min(limits::REDRIVE_PER_SECOND_MAX));
             }
+            "replace" => self.replace = value.parse().map_err(|_| wrong(name, value, "true or false"))?,
             "reason" => {
                 let expected = "NonRetryable, Exhausted, Expired, Gone, Misconfigured or Damaged";
                 self.filter.reason = Some(Reason::parse(value).ok_or_else(|| wrong(name, value, expected))?);

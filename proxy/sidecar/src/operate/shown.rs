@@ -58,6 +58,8 @@ pub(crate) struct Listed {
     pub(crate) blocked: Option<String>,
     /// Its dead letters are being brought back.
     pub(crate) redriving: bool,
+    /// How far that is, or how far the last one came.
+    pub(crate) redrive: Option<Redrive>,
     pub(crate) arrivals_per_second: f64,
     pub(crate) completions_per_second: f64,
     /// `None`: messages come and none leaves.
@@ -66,6 +68,22 @@ pub(crate) struct Listed {
     pub(crate) drain_estimate_seconds: Option<f64>,
     /// The oldest first.
     pub(crate) history: Vec<Point>,
+}
+
+/// A redrive of a whole dead letter.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Redrive {
+    /// Which one, since the sidecar was started.
+    pub(crate) number: u64,
+    /// Dead letters when it began.
+    pub(crate) of: u64,
+    /// Those of them that its filter means, as far as it is.
+    pub(crate) meant: u64,
+    pub(crate) redriven: u64,
+    pub(crate) under_way: bool,
+    /// Why it ended early.
+    pub(crate) failed: Option<String>,
 }
 
 /// A queue a while ago.

@@ -44,7 +44,9 @@ fn state(listed: &Listed) -> Markup {
             (None, Some(why)) => span.chip.bad { (why.replace('_', " ")) },
             (None, None) => span.chip.good { "ok" },
         }
-        @if listed.redriving { " " span.chip { "redriving" } }
+        @if let Some(redrive) = listed.redrive.as_ref().filter(|redrive| redrive.under_way) {
+            " " span.chip { "redriving: " (redrive.redriven) " of " (redrive.of) }
+        }
     }
 }
 

@@ -30,6 +30,7 @@ fn queue(name: &str) -> Listed {
         paused: None,
         blocked: Some("dead_letter_full".to_owned()),
         redriving: false,
+        redrive: None,
         arrivals_per_second: 1.5,
         completions_per_second: 0.0,
         utilisation: None,
