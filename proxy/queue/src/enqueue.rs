@@ -271,7 +271,8 @@ impl Queue {
     ) -> Accepted {
         let shared = self.shared();
         let id = MessageId::new(shared.class, enqueued_at, position, shared.holder);
-        Accepted { id, duplicate, enqueued_at, retry_after: named.retry_after(shared.steady.now()) }
+        let retry_after = named.retry_after_those_before(shared.steady.now());
+        Accepted { id, duplicate, enqueued_at, retry_after }
     }
 
     /// The message a repetition repeats, which may have ended since.

@@ -220,9 +220,18 @@ impl Named {
     }
 
     /// When to ask again: as long as the backlog takes at the pace of the last seconds.
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     pub(crate) fn retry_after(&self, now: Timestamp) -> Duration {
-        let depth = self.messages.load(Ordering::Relaxed) as f64;
+        self.passed_after(self.messages.load(Ordering::Relaxed), now)
+    }
+
+    /// When to ask again about a message that was just taken in: as long as those before it take.
+    pub(crate) fn retry_after_those_before(&self, now: Timestamp) -> Duration {
+        self.passed_after(self.messages.load(Ordering::Relaxed).saturating_sub(1), now)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn passed_after(&self, messages: u64, now: Timestamp) -> Duration {
+        let depth = messages as f64;
         let served = self.pressed(|pressure| pressure.served(now));
         let wait = if served > 0.0 { (depth / served).min(3600.0) } else { 0.0 };
         Duration::from_secs_f64(wait.ceil())

@@ -3,7 +3,8 @@
 //! With P arriving and C served per second a backlog of Q drains in Q/(C−P). P and C are exponentially
 //! decayed rates over [`limits::PRESSURE_DECAY`]: each event adds 1/τ, and the sum falls by e every τ.
 //! A sum that began a short while ago has not seen a whole τ yet; it is divided by the part it has
-//! seen (the bias correction of Kingma & Ba 2015, §3), so that the first seconds count too.
+//! seen (the bias correction of Kingma & Ba 2015, §3), so that the first seconds count too. A sum never falls
+//! to nothing by itself: below what one event a τ ago has left of itself, it is nothing.
 
 use std::time::Duration;
 
@@ -35,8 +36,12 @@ impl Rate {
 
     fn per_second(mut self, since: u64, now: u64) -> f64 {
         self.decay(now);
+        let tau = limits::PRESSURE_DECAY.as_secs_f64();
+        if self.sum < (-1.0_f64).exp() / tau {
+            return 0.0;
+        }
         // In the first second there is nothing to tell a rate by.
-        let seen = seconds(since, now).max(1.0) / limits::PRESSURE_DECAY.as_secs_f64();
+        let seen = seconds(since, now).max(1.0) / tau;
         self.sum / (1.0 - (-seen).exp())
     }
 }
@@ -172,6 +177,21 @@ mod tests {
         let now = run(&mut pressure, 100, 50, now.0, 60);
         assert!(pressure.drain_seconds(600, now).is_infinite());
         assert!(pressure.drain_seconds(0, now) == 0.0);
+    }
+
+    #[test]
+    fn a_queue_that_has_been_idle_for_a_while_has_no_rates() {
+        let mut pressure = Pressure::default();
+        pressure.arrived(Timestamp(T0));
+        pressure.left(Timestamp(T0 + 5));
+        let soon = Timestamp(T0 + 5_000);
+        assert!(pressure.arrivals(soon) > 0.0 && pressure.served(soon) > 0.0);
+        for seconds in [11, 60, 360, 3600] {
+            let now = Timestamp(T0 + seconds * 1000);
+            assert_eq!((pressure.arrivals(now), pressure.served(now)), (0.0, 0.0), "{seconds} s");
+            assert_eq!((pressure.utilisation(now), pressure.drain_seconds(0, now)), (0.0, 0.0));
+            assert!(pressure.drain_seconds(1, now).is_infinite(), "{seconds} s");
+        }
     }
 
     #[test]

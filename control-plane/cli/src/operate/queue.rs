@@ -199,7 +199,7 @@ fn row(queue: &Named) -> [String; 11] {
     let drains = match queue.drain_estimate_seconds {
         _ if queue.depth == 0 => "-".to_owned(),
         Some(seconds) => span(seconds),
-        None => "never".to_owned(),
+        None => "never at this rate".to_owned(),
     };
     let state = match queue.waits_for() {
         Some(why) if queue.is_at_its_pace() => why,

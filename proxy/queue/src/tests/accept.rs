@@ -83,6 +83,29 @@ fn a_full_queue_refuses_with_a_time_and_takes_again_when_there_is_room() {
 }
 
 #[test]
+fn an_idle_queue_is_asked_again_soon() {
+    house(policy(), |house| async move {
+        let asked = async || house.queue.enqueue(house.message("x")).await.unwrap();
+        for pause in [0, 5, 9, 60, 3600] {
+            advance(pause).await;
+            let accepted = asked().await;
+            assert_eq!(accepted.retry_after, Duration::from_secs(1), "after {pause} s");
+            house.until(accepted.id, MessageState::Succeeded).await;
+            house.empty().await;
+        }
+        advance(60).await;
+        let view = house.view().await;
+        assert_eq!((view.utilisation, view.drain_seconds, view.arrivals), (0.0, 0.0, 0.0));
+        house.receiver.hold();
+        asked().await;
+        advance(60).await;
+        assert!(house.view().await.drain_seconds.is_infinite(), "a backlog of which nothing goes");
+        let line = "tidegate_queue_drain_estimate_seconds{queue=\"shop/orders/target\"} inf";
+        assert!(house.metrics().to_lowercase().contains(&line.to_lowercase()), "{}", house.metrics());
+    });
+}
+
+#[test]
 fn bytes_are_bounded_too_and_come_back_to_nothing() {
     let mut policy = policy();
     policy.queue_bytes_max = 2000;

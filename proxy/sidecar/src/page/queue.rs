@@ -78,7 +78,7 @@ fn figures(listed: &Listed) -> Markup {
     let drains = match listed.drain_estimate_seconds {
         _ if listed.depth == 0 => "-".to_owned(),
         Some(seconds) => span(seconds),
-        None => "never".to_owned(),
+        None => "never at this rate".to_owned(),
     };
     let used = listed.utilisation.map_or_else(|| "∞".to_owned(), |used| format!("{:.0} %", used * 100.0));
     html! {

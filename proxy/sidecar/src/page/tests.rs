@@ -119,7 +119,7 @@ fn a_page_says_depth_age_attempts_and_offers_what_can_be_done() {
     let parts = [
         "dead letter full",
         "1 min 15 s",
-        "never",
+        "never at this rate",
         "503: POST /a",
         "Redrive all 2",
         "Purge 2 dead letters",
