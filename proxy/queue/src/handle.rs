@@ -31,6 +31,8 @@ use crate::worker::Worker;
 pub struct Options {
     /// Where its store is: a directory is class Local; `None` is class Memory.
     pub directory: Option<PathBuf>,
+    /// Whose messages the directory keeps; another's is refused.
+    pub owner: Option<String>,
     /// Bytes the store may take.
     pub bytes_max: u64,
     /// Messages that may wait in all queues together; at most [`limits::MESSAGES_TOTAL`].

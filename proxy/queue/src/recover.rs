@@ -140,6 +140,7 @@ pub(crate) fn open(options: &Options, class: Class) -> Result<Opening, OpenError
     let mut began = None;
     let store = store::Options {
         directory: options.directory.clone(),
+        owner: options.owner.clone(),
         bytes_max: options.bytes_max,
         keys_max: options.keys_max,
         salvage: options.salvage,

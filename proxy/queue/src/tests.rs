@@ -203,6 +203,7 @@ impl House {
         let passed = u64::try_from(start.elapsed().as_millis()).unwrap();
         let options = Options {
             directory,
+            owner: None,
             bytes_max,
             messages_max: policy::limits::MESSAGES_TOTAL,
             keys_max: store::limits::DEDUPE_ROWS_MAX,

@@ -312,6 +312,7 @@ impl Queues {
         };
         let options = Options {
             directory,
+            owner: Some(self.owner.identity.to_string()),
             bytes_max,
             messages_max: self.place.messages_max,
             keys_max: self.place.keys_max,

@@ -61,6 +61,18 @@ pub enum OpenError {
         /// Ours.
         known: i64,
     },
+    /// It belongs to another workload.
+    #[error(
+        "{directory} belongs to another owner, {found}, and this is {owner}: give it a directory of its own. If it was handed over on purpose, remove the file lock in it while nobody has it open"
+    )]
+    Owner {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wants it.
+        owner: String,
+    },
     /// It is not what was written.
     #[error("{directory} is damaged: {details}. Open it once with --queue-salvage to keep what can be read")]
     Damaged {

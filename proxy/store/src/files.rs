@@ -3,13 +3,13 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::ErrorKind::{NotFound, PermissionDenied};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags};
 
 use crate::error::OpenError;
-use crate::limits::{PAGE_BYTES, REASON_BYTES_MAX};
+use crate::limits::{OWNER_BYTES_MAX, PAGE_BYTES, REASON_BYTES_MAX};
 use crate::trouble::has_no_room;
 use crate::wal;
 
@@ -49,7 +49,8 @@ pub(crate) struct Directory {
     /// lets go the locks that the process has on it (POSIX, fcntl(2)), and another program that then
     /// reads the database takes the file for writing ahead away.
     database: Option<File>,
-    _lock: File,
+    /// Its content is the owner's name and a line feed: without that it is nobody's.
+    lock: File,
 }
 
 impl Directory {
@@ -69,13 +70,14 @@ impl Directory {
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(FILE_MODE)
             .open(path.join(LOCK))
             .map_err(|e| disk(&e, "its lock"))?;
         match lock.try_lock() {
             Ok(()) => {
-                let taken = Self { path: path.to_owned(), database: None, _lock: lock };
+                let taken = Self { path: path.to_owned(), database: None, lock };
                 taken.make_private().map_err(|e| disk(&e, "the modes of its files"))?;
                 Ok(taken)
             }
@@ -104,6 +106,22 @@ impl Directory {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whose it is; `None` if it is nobody's, or was not written to its end.
+    pub(crate) fn owner(&self) -> io::Result<Option<String>> {
+        let mut said = vec![0; OWNER_BYTES_MAX];
+        let read = self.lock.read_at(&mut said, 0)?;
+        let said = String::from_utf8_lossy(&said[..read]);
+        Ok(said.split_once('\n').map(|(owner, _)| owner.to_owned()).filter(|owner| !owner.is_empty()))
+    }
+
+    /// Notes whose it is. On a full disk that is left to the next opening.
+    pub(crate) fn belongs_to(&self, owner: &str) -> io::Result<()> {
+        match self.lock.write_all_at(format!("{owner}\n").as_bytes(), 0) {
+            Err(full) if has_no_room(&full) => Ok(()),
+            written => written.and_then(|()| self.lock.sync_all()),
+        }
     }
 
     /// A file in it.

@@ -8,7 +8,7 @@
 //!
 //! # On disk
 //! A directory holds `messages.db`, what was written ahead of it (`-wal`, and `-shm`, SQLite's index of
-//! that), `lock`, held by the one process that has it, and `ballast`, room for settles on a full disk. After a
+//! that), `lock`, held by the one process that has it and naming whose it is, and `ballast`, room for settles on a full disk. After a
 //! failure there is `poisoned`, which says what failed.
 //! - `messages`: one row of about 40 bytes for each, by *position*: a number that goes up and is never
 //!   given twice. Positions are set aside 65,536 at a time in `meta`, so a stop without a close skips some.
@@ -116,6 +116,9 @@ pub fn is_used(directory: &std::path::Path) -> bool {
 pub struct Options {
     /// Where it is; `None` keeps everything in memory.
     pub directory: Option<PathBuf>,
+    /// Whose messages it keeps: a directory that is another's is refused, and one that is nobody's yet becomes
+    /// theirs. `None` asks nothing.
+    pub owner: Option<String>,
     /// Bytes it may take, files for writing ahead and reserve included.
     pub bytes_max: u64,
     /// Keys it may remember, each with 5.4 bytes of memory; at most [`limits::DEDUPE_ROWS_MAX`].
@@ -136,6 +139,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             directory: None,
+            owner: None,
             bytes_max: 256 * 1024 * 1024,
             keys_max: limits::DEDUPE_ROWS_MAX,
             salvage: false,

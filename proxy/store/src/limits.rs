@@ -55,6 +55,10 @@ pub const CHECK_PAUSE: Duration = Duration::from_secs(10);
 /// ...and at most, twice as long each time: a store that is always that busy is looked through when it is not.
 pub const CHECK_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
+/// Bytes read of the name of a directory's owner, its line feed included: a SPIFFE ID has at most 2048
+/// (SPIFFE-ID §2.3). Of a longer one nothing is known.
+pub const OWNER_BYTES_MAX: usize = 4 * KIB as usize;
+
 // ---- after a failure ----------------------------------------------------------------------------
 
 /// Bytes of the reason that is written down when a store is poisoned; the rest is cut off.

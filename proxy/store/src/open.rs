@@ -64,8 +64,26 @@ pub(crate) fn open(options: Options, each: &mut dyn FnMut(Entry)) -> Result<Open
         None => in_memory(options, budget, each),
         Some(path) => {
             let directory = Directory::take(path, options.allow_volatile)?;
+            refuse_anothers(&directory, options.owner.as_deref())?;
             on_disk(options, directory, budget, each)
         }
+    }
+}
+
+/// Another workload's messages are not for us to deliver.
+fn refuse_anothers(directory: &Directory, owner: Option<&str>) -> Result<(), OpenError> {
+    let Some(owner) = owner else { return Ok(()) };
+    let found = directory.owner().map_err(|e| Names { directory: directory.path() }.disk(&e))?;
+    found.filter(|found| found != owner).map_or(Ok(()), |found| {
+        Err(OpenError::Owner { directory: directory.path().to_owned(), found, owner: owner.to_owned() })
+    })
+}
+
+/// One that was nobody's becomes ours once it is open.
+fn take_possession(directory: &Directory, owner: Option<&str>) -> std::io::Result<()> {
+    match owner {
+        Some(owner) if directory.owner()?.is_none() => directory.belongs_to(owner),
+        _ => Ok(()),
     }
 }
 
@@ -141,6 +159,7 @@ fn on_disk(
     let (dedupe, queues) = (keys.map_err(wrong)?, scan::queues(&connection).map_err(wrong)?);
     let mut contents = Contents { queues, messages, dedupe, meta };
     make_up_queues(&connection, &mut contents).map_err(|e| names.sqlite(&e))?;
+    take_possession(&directory, options.owner.as_deref()).map_err(|e| names.disk(&e))?;
     directory.hold_ballast(budget.ballast).map_err(|e| names.disk(&e))?;
     let keys_max = options.keys_max.min(DEDUPE_ROWS_MAX);
     let shared = Shared::new(options.bytes_max, options.told);

@@ -7,6 +7,7 @@ mod lost;
 mod migrate;
 mod model;
 mod modes;
+mod owner;
 mod plans;
 mod poison;
 mod renew;

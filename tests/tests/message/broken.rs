@@ -170,11 +170,31 @@ async fn a_directory_of_another_version_is_refused_and_named() {
 }
 
 #[tokio::test]
+async fn a_directory_of_another_workload_is_refused_and_both_are_named() {
+    let mut shop = Setup::of(json!({})).pod("other").start().await;
+    shop.enqueue("/", &[]).await;
+    let directory = shop.queue.path().display().to_string();
+    drop(shop.mesh.sidecars.remove("web"));
+    shop.mesh.restart("other", &["--queue-directory".to_owned(), directory.clone()]);
+    until("other's readiness", || shop.mesh.admin_if_up("other", "/ready"), |text| text == "ready\n").await;
+    let other = shop.mesh.at("other", OUTBOUND);
+    let answer = send(other, "POST /", &host("orders"), &[PREFER], "").await;
+    let names =
+        [&*directory, "another owner", "/ns/shop/sa/web", "/ns/shop/sa/other", "remove the file lock"];
+    is_problem("another owner", &answer, 503, &names);
+    let synchronous = send(other, "POST /synchronous", &host("orders"), &[], "").await;
+    assert_eq!(synchronous.status, 200, "{synchronous:?}");
+}
+
+#[tokio::test]
 async fn a_directory_in_use_by_another_sidecar_is_refused() {
+    // A replica: another pod of the same workload.
     let mut shop = Setup::of(json!({})).pod("second").start().await;
     shop.enqueue("/", &[]).await;
     let directory = shop.queue.path().display().to_string();
-    shop.mesh.restart("second", &["--queue-directory".to_owned(), directory.clone()]);
+    let token = shop.mesh.dir.path().join("state/tokens/shop.web.token").display().to_string();
+    let flags = ["--queue-directory", &directory, "--service-account", "web", "--token-file", &token];
+    shop.mesh.restart("second", &flags.map(str::to_owned));
     until("second's readiness", || shop.mesh.admin_if_up("second", "/ready"), |text| text == "ready\n").await;
     let second = shop.mesh.at("second", OUTBOUND);
     let answer = send(second, "POST /", &host("orders"), &[PREFER], "").await;

@@ -189,6 +189,7 @@ fn a_queue_on_a_thread_of_its_own_works_too() {
     let (receiver, mut registry) = (Receiver::new(), Registry::default());
     let options = Options {
         directory: None,
+        owner: None,
         bytes_max: 64 << 20,
         messages_max: policy::limits::MESSAGES_TOTAL,
         keys_max: store::limits::DEDUPE_ROWS_MAX,
