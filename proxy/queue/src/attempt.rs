@@ -233,6 +233,7 @@ impl Worker {
             result_until: crate::schedule::plus(now, policy.result_ttl).0,
             had_result: result.is_some(),
             sunk: false,
+            holder: message.head.holder,
         };
         // That it succeeded is known for a while, with its response or without; nobody asks for the end
         // of a callback, or of what went to a sink.
@@ -272,7 +273,7 @@ impl Worker {
     }
 
     pub(crate) fn id(&self, head: &Head, position: Position) -> MessageId {
-        MessageId::new(self.shared.class, head.enqueued_at(), position, self.shared.holder)
+        self.shared.id(head.enqueued_at(), position, head.holder)
     }
 }
 

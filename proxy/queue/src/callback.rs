@@ -106,6 +106,7 @@ impl Worker {
             owner: message.head.owner.clone(),
             about: format!("callback of {}", of.id),
             destination: Some(call.destination.to_string()),
+            holder: Some(self.shared.holder.to_bits()),
             ..Head::default()
         };
         let draft = Draft {

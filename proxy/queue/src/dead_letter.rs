@@ -121,7 +121,7 @@ impl Worker {
             // It may have ended, or is damaged: whoever asks is told what it is by its status.
             return Err(RedriveError::Unknown);
         };
-        if !Head::read(&loaded.head).is_ok_and(|head| head.enqueued_at() == id.enqueued_at()) {
+        if !Head::read(&loaded.head).is_ok_and(|head| head.is_of(id)) {
             return Err(RedriveError::Unknown);
         }
         match loaded.entry.state {
@@ -176,6 +176,7 @@ fn sunk(
         result_until: plus(now, ttl).0,
         had_result: result.is_some(),
         sunk: true,
+        holder: message.head.holder,
         ..Record::default()
     };
     let until =

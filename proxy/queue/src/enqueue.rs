@@ -177,7 +177,7 @@ impl Queue {
         enqueue: &Enqueue,
         now: Timestamp,
     ) -> Result<Accepted, Refused> {
-        let head = head(enqueue, now);
+        let head = Head { holder: Some(self.shared().holder.to_bits()), ..head(enqueue, now) };
         let draft = draft(named, enqueue, &head, now);
         let bytes = (draft.head.len() + draft.body.len()) as u64;
         let reserved = match self.shared().reserve(named, bytes) {
@@ -189,7 +189,7 @@ impl Queue {
             self.named(&enqueue.policy, CALLBACKS, true).await?;
         }
         match self.append(draft, reserved, &head).await {
-            Ok(Changed::Stored(position)) => Ok(self.accepted(named, position, now, false)),
+            Ok(Changed::Stored(position)) => Ok(self.accepted(named, self.id_now(now, position), false)),
             Ok(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
             Ok(Changed::Duplicate { position, same: true }) => self.first_of(named, position).await,
             Ok(other) => {
@@ -262,35 +262,34 @@ impl Queue {
         crate::unheard::Unheard::new(self.shared().runtime.clone(), write).await
     }
 
-    fn accepted(
-        &self,
-        named: &Named,
-        position: Position,
-        enqueued_at: Timestamp,
-        duplicate: bool,
-    ) -> Accepted {
-        let shared = self.shared();
-        let id = MessageId::new(shared.class, enqueued_at, position, shared.holder);
-        let retry_after = named.retry_after_those_before(shared.steady.now());
-        Accepted { id, duplicate, enqueued_at, retry_after }
+    /// The id of a message that is taken in now.
+    fn id_now(&self, now: Timestamp, position: Position) -> MessageId {
+        self.shared().id(now, position, None)
+    }
+
+    fn accepted(&self, named: &Named, id: MessageId, duplicate: bool) -> Accepted {
+        let retry_after = named.retry_after_those_before(self.shared().steady.now());
+        Accepted { id, duplicate, enqueued_at: id.enqueued_at(), retry_after }
     }
 
     /// The message a repetition repeats, which may have ended since.
     async fn first_of(&self, named: &Named, position: Position) -> Result<Accepted, Refused> {
-        let store = &self.shared().store;
+        let (shared, store) = (self.shared(), &self.shared().store);
         if let Some(loaded) = unless_damaged(store.load(position).await)?
             && let Ok(head) = Head::read(&loaded.head)
         {
-            return Ok(self.accepted(named, position, head.enqueued_at(), true));
+            let id = shared.id(head.enqueued_at(), position, head.holder);
+            return Ok(self.accepted(named, id, true));
         }
         if let Some(ended) = unless_damaged(store.ended(position).await)?
             && let Ok(record) = Record::read(&ended.record)
         {
-            return Ok(self.accepted(named, position, Timestamp(record.enqueued_at), true));
+            let id = shared.id(Timestamp(record.enqueued_at), position, record.holder);
+            return Ok(self.accepted(named, id, true));
         }
         // Its record had to make room. It is not taken in again; the id, of another time, answers 404.
         tracing::debug!(%position, "nothing is left of a message whose idempotency key is remembered");
-        Ok(self.accepted(named, position, self.shared().clock.now(), true))
+        Ok(self.accepted(named, self.id_now(shared.clock.now(), position), true))
     }
 }
 
@@ -361,6 +360,7 @@ fn head(enqueue: &Enqueue, now: Timestamp) -> Head {
         destination: None,
         remembered_until: remembered,
         not_before: enqueue.not_before.map(|at| at.0),
+        holder: None,
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::{Clock, Steady};
 use crate::deliver::Deliver;
 use crate::enqueue::Refused;
-use crate::id::Class;
+use crate::id::{Class, MessageId};
 use crate::metrics::Metrics;
 use crate::named::{Named, name_of};
 use crate::worker::Worker;
@@ -46,7 +46,7 @@ pub struct Options {
     pub allow_volatile: bool,
     /// The name of a registered SQLite VFS to open the files with. For tests that make the disk fail.
     pub vfs: Option<String>,
-    /// This pod's address, which ids carry.
+    /// This pod's address, which the ids of new messages carry.
     pub holder: Ipv4Addr,
     /// The way out.
     pub deliver: Arc<dyn Deliver>,
@@ -103,6 +103,12 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// The id of a message that lies at `position`, with the address that was stored with it.
+    pub(crate) fn id(&self, enqueued_at: Timestamp, position: Position, holder: Option<u32>) -> MessageId {
+        let holder = holder.map_or(self.holder, Ipv4Addr::from_bits);
+        MessageId::new(self.class, enqueued_at, position, holder)
     }
 
     pub(crate) fn named(&self) -> Vec<Arc<Named>> {

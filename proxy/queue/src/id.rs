@@ -4,7 +4,8 @@
 //! accepted, and 74 bits that the RFC leaves to us. Those hold the class (1 bit), the position in the
 //! store (40 bits) and the holder (32 bits: the IPv4 address of the pod whose volume keeps it); one is
 //! zero. So a status request finds its message without an index, and any sidecar of the mesh finds
-//! the pod to ask. The position alone would let a stale id name a message that took the number in a
+//! the pod to ask. The holder's address is stored with the message: should the pod come back at another one, the
+//! id is still what its caller was told. The position alone would let a stale id name a message that took the number in a
 //! fresh directory: the time must equal the stored one.
 
 use std::fmt;

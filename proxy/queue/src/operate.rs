@@ -161,6 +161,7 @@ impl Queue {
                 cancelled: true,
                 ended_at: now.0,
                 attempts_used: u32::from(loaded.entry.attempts),
+                holder: head.holder,
                 ..Record::default()
             };
             (record.bytes(), until)
@@ -171,8 +172,8 @@ impl Queue {
     fn peeked(&self, named: &Named, loaded: &Loaded) -> Option<Peeked> {
         let head = Head::read(&loaded.head).ok()?;
         let history = History::read(&loaded.history).unwrap_or_default();
-        let (entry, shared) = (&loaded.entry, self.shared());
-        let id = MessageId::new(shared.class, head.enqueued_at(), entry.position, shared.holder);
+        let entry = &loaded.entry;
+        let id = self.shared().id(head.enqueued_at(), entry.position, head.holder);
         let redriven = crate::attempt::redriven_at(entry, &history);
         let age_max = named.settings().policy.delivery.age_max;
         let expires_at = (entry.state == Kept::Waiting).then(|| head.expires_at(age_max, redriven));
@@ -270,7 +271,7 @@ impl Queue {
     /// # Cancel safety
     /// Dropping the future leaves it dead or waiting, never in between.
     pub async fn redrive(&self, id: MessageId) -> Result<(), RedriveError> {
-        if id.class() != self.shared().class || id.holder() != self.shared().holder {
+        if id.class() != self.shared().class {
             return Err(RedriveError::Unknown);
         }
         match self.ask(move |worker, answer| worker.redrive(id, answer)).await? {

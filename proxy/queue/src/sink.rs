@@ -82,6 +82,7 @@ impl Worker {
             owner: message.head.owner.clone(),
             about: format!("{} (dead letter {id})", message.head.about),
             destination: Some(sink.service.to_string()),
+            holder: Some(self.shared.holder.to_bits()),
             ..Head::default()
         };
         let (head, body) = (head.encode_to_vec().into(), message.loaded.body.clone());

@@ -113,7 +113,7 @@ impl Queue {
     }
 
     fn ours(&self, id: MessageId) -> bool {
-        id.class() == self.shared().class && id.holder() == self.shared().holder
+        id.class() == self.shared().class
     }
 
     async fn look(&self, id: MessageId) -> Result<Option<Outcome>, Failed> {
@@ -142,12 +142,15 @@ impl Queue {
     }
 
     /// A message that does not fit its checksum is never delivered. Its head has a sum of its own: if that
-    /// fits, it says whose message it is; if not, only that it is here can be told.
+    /// fits, it says whose message it is; if not, only that it is here can be told, of an id that names this pod.
     async fn of_damaged(&self, id: MessageId) -> Result<Option<Outcome>, Failed> {
         let mut listed = self.listed(id.position()).await?;
         if let Some(mut loaded) = listed.take_if(|loaded| !loaded.head.is_empty()) {
             loaded.entry.state = Kept::Quarantined;
             return Ok(self.of_loaded(id, loaded, false));
+        }
+        if id.holder() != self.shared().holder {
+            return Ok(None);
         }
         Ok(Some(Outcome::Without(Status {
             id,
@@ -191,7 +194,7 @@ impl Queue {
 
     fn of_loaded(&self, id: MessageId, loaded: Loaded, taken: bool) -> Option<Outcome> {
         let head = Head::read(&loaded.head).ok()?;
-        if head.enqueued_at() != id.enqueued_at() {
+        if !head.is_of(id) {
             return None;
         }
         let mut status = self.status_of(id, &loaded, &head);
@@ -247,7 +250,7 @@ impl Queue {
     fn of_ended(&self, id: MessageId, ended: Ended) -> Option<Outcome> {
         let record = Record::read(&ended.record).ok()?;
         let now = self.shared().clock.now();
-        if Timestamp(record.enqueued_at) != id.enqueued_at() || ended.keep_until <= now {
+        if !record.is_of(id) || ended.keep_until <= now {
             return None;
         }
         let result = ended.result.filter(|_| now.0 <= record.result_until);
@@ -346,7 +349,7 @@ impl Worker {
             self.state.borrow_mut().back(position, due, false, now);
             self.changed.notify_one();
         };
-        if message.head.enqueued_at() != id.enqueued_at() {
+        if !message.head.is_of(id) {
             put_back();
             return Ok(Cancelled::NotDone);
         }
@@ -359,6 +362,7 @@ impl Worker {
             ended_at: now.0,
             attempts_used: u32::from(message.loaded.entry.attempts),
             history: Some(message.history.clone()),
+            holder: message.head.holder,
             ..Record::default()
         };
         let kept = message.policy().result_ttl.max(limits::CANCELLED_KEPT);

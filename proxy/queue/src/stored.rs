@@ -14,6 +14,7 @@ use std::time::Duration;
 use store::message::Timestamp;
 
 use crate::deliver::Response;
+use crate::id::MessageId;
 use crate::message::{Attempt, MessageState, Reason};
 use crate::named::SINK;
 
@@ -58,6 +59,10 @@ pub(crate) struct Head {
     /// When its caller wanted it delivered at the earliest.
     #[prost(uint64, optional, tag = "11")]
     pub(crate) not_before: Option<u64>,
+    /// The address that its id carries, which its caller was told; a pod may have another by now. None of what was
+    /// stored before ids were to stay as they are.
+    #[prost(fixed32, optional, tag = "12")]
+    pub(crate) holder: Option<u32>,
 }
 
 impl Head {
@@ -67,6 +72,11 @@ impl Head {
 
     pub(crate) fn enqueued_at(&self) -> Timestamp {
         Timestamp(self.enqueued_at)
+    }
+
+    /// Whether the message at the id's position is the one that the id means.
+    pub(crate) fn is_of(&self, id: MessageId) -> bool {
+        is_of(id, self.enqueued_at, self.holder)
     }
 
     /// What its age counts from.
@@ -87,6 +97,10 @@ impl Head {
             }
         }
     }
+}
+
+fn is_of(id: MessageId, enqueued_at: u64, holder: Option<u32>) -> bool {
+    id.enqueued_at().0 == enqueued_at && holder.is_none_or(|holder| id.holder().to_bits() == holder)
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -212,6 +226,9 @@ pub(crate) struct Record {
     /// It died, and was sent on to its policy's sink.
     #[prost(bool, tag = "10")]
     pub(crate) sunk: bool,
+    /// As in its head.
+    #[prost(fixed32, optional, tag = "11")]
+    pub(crate) holder: Option<u32>,
 }
 
 impl Record {
@@ -227,6 +244,11 @@ impl Record {
     /// answered is small enough or too large.
     pub(crate) fn lacks_a_result(&self) -> bool {
         !self.had_result && self.state() == MessageState::Succeeded && self.result_until > self.ended_at
+    }
+
+    /// Whether the message at the id's position is the one that the id means.
+    pub(crate) fn is_of(&self, id: MessageId) -> bool {
+        is_of(id, self.enqueued_at, self.holder)
     }
 
     pub(crate) fn state(&self) -> MessageState {

@@ -198,6 +198,17 @@ impl House {
         policy: AsyncPolicy,
         deliver: Arc<dyn Deliver>,
     ) -> Self {
+        Self::open_at(directory, bytes_max, policy, deliver, POD)
+    }
+
+    /// As before, in a pod at an address.
+    fn open_at(
+        directory: Option<PathBuf>,
+        bytes_max: u64,
+        policy: AsyncPolicy,
+        deliver: Arc<dyn Deliver>,
+        holder: Ipv4Addr,
+    ) -> Self {
         let (receiver, mut registry) = (Receiver::new(), Registry::default());
         let start = START.with(std::cell::Cell::get).expect("inside a test");
         let passed = u64::try_from(start.elapsed().as_millis()).unwrap();
@@ -210,7 +221,7 @@ impl House {
             salvage: false,
             allow_volatile: true,
             vfs: None,
-            holder: POD,
+            holder,
             deliver,
             clock: Arc::new(FakeClock { from: Instant::now(), begin: BEGIN + passed }),
             metrics: Metrics::new(&mut registry),

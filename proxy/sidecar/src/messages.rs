@@ -4,7 +4,7 @@
 //! workload that enqueued a request may read or cancel it; the sidecar stands beside one workload,
 //! so whoever asks from beside is that one, and a peer must have its identity.
 //!
-//! An id names its holder. What another pod of the workload keeps is asked of that pod's sidecar, which
+//! An id names its holder. What is not here and another pod of the workload keeps is asked of that pod's sidecar, which
 //! must prove by mTLS that it is of the same workload: so any replica may be asked for any request of
 //! its workload, and nobody else is asked.
 
@@ -85,11 +85,23 @@ impl Messages {
         Self { queues, holder }
     }
 
-    /// Who else keeps the message that a request asks for.
-    pub(crate) fn kept_elsewhere<B>(&self, request: &Request<B>) -> Option<Ipv4Addr> {
-        let (id, _) = read(request.method(), request.uri().path()).ok()?;
+    /// Who else keeps the message that a request asks for. What was taken in here stays here when this pod comes
+    /// back at another address than its id names.
+    pub(crate) async fn kept_elsewhere(&self, method: &Method, path: &str) -> Option<Ipv4Addr> {
+        let (id, _) = read(method, path).ok()?;
         let holder = id.holder();
-        (holder != self.holder && !holder.is_unspecified()).then_some(holder)
+        if holder == self.holder || holder.is_unspecified() || self.knows(id).await {
+            return None;
+        }
+        Some(holder)
+    }
+
+    async fn knows(&self, id: MessageId) -> bool {
+        match self.queues.keeping(id) {
+            Ok(Some(queue)) => queue.status(id).await.is_ok_and(|status| status.is_some()),
+            // Whoever the id names may know more.
+            Ok(None) | Err(_) => false,
+        }
     }
 
     /// Whether an identity is that of the workload beside us: replicas share it.

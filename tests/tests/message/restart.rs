@@ -36,6 +36,26 @@ async fn what_was_accepted_is_delivered_by_the_next_sidecar() {
 }
 
 #[tokio::test]
+async fn an_id_stays_what_the_client_was_told_when_the_pod_comes_back_at_another_address() {
+    let mut shop = Setup::of(json!({})).plain("orders").away().start().await;
+    let id = shop.enqueue("/", &[]).await;
+    let directory = shop.queue.path().display().to_string();
+    shop.mesh.restart("web", &["--queue-directory", &directory, "--pod-ip", "10.9.9.9"].map(str::to_owned));
+    shop.is_ready().await;
+    let waits = shop.status(&id).await;
+    assert!(
+        ["Queued", "Retrying", "Delivering"].map(|state| json!(state)).contains(&waits["state"]),
+        "{waits}"
+    );
+    assert_eq!(waits["id"], json!(id));
+    shop.arrive(|_| Act::ok()).await;
+    shop.reaches(&id, "Succeeded").await;
+    let seen = &shop.orders().seen_at("/")[0];
+    assert_eq!(seen.header("tidegate-request-id"), Some(id.as_str()));
+    assert_eq!(seen.header("idempotency-key").map(|key| key.trim_matches('"')), Some(id.as_str()));
+}
+
+#[tokio::test]
 async fn bodies_and_headers_survive() {
     let mut shop = Setup::of(json!({"maxBodyBytes": "2Mi"})).plain("orders").away().start().await;
     // Bodies around the store's chunks.

@@ -194,3 +194,71 @@ fn messages_of_a_queue_whose_row_was_lost_stand_still_and_hold_up_nobody() {
         house.still(1).await;
     });
 }
+
+#[test]
+fn an_id_stays_what_its_caller_was_told_when_the_pod_comes_back_at_another_address() {
+    directory(|directory| async move {
+        let house = House::open(Some(directory.clone()), policy());
+        let keyed = |house: &House| Enqueue {
+            idempotency: Some(Idempotency { key: "k".into(), fingerprint: [1; 32] }),
+            ..house.message("1")
+        };
+        let id = house.queue.enqueue(keyed(&house)).await.unwrap().id;
+        let (cancelled, dead) = (house.add("2").await, house.add("3").await);
+        house.close().await;
+        let receiver = Receiver::new();
+        receiver.hold();
+        receiver.will([answer(200), answer(400)]);
+        let there = Ipv4Addr::new(10, 0, 9, 9);
+        let house = House::open_at(Some(directory), 64 << 20, policy(), Arc::new(receiver.clone()), there);
+        assert_eq!(house.state(id).await, MessageState::Queued);
+        house.queue.cancel(cancelled).await.unwrap();
+        assert_eq!(house.queue.enqueue(keyed(&house)).await.unwrap().id, id, "the repetition's first");
+        house.queue.start().await.unwrap();
+        receiver.let_through(9);
+        house.until(id, MessageState::Succeeded).await;
+        house.until(dead, MessageState::DeadLettered).await;
+        assert_eq!(house.state(cancelled).await, MessageState::Cancelled);
+        let seen = || receiver.seen.lock().unwrap().iter().map(|seen| seen.id).collect::<Vec<_>>();
+        assert_eq!(seen(), [id, dead]);
+        let page = house.queue.peek(NAME, Part::Dead, None, 9).await.unwrap();
+        assert_eq!(page.items[0].status.id, dead);
+        house.queue.redrive(dead).await.unwrap();
+        house.until(dead, MessageState::Succeeded).await;
+        assert_eq!(house.queue.enqueue(keyed(&house)).await.unwrap().id, id, "also when it has ended");
+        // Only the whole id is one: another pod may have given out the same number.
+        let foreign = MessageId::new(id.class(), id.enqueued_at(), id.position(), Ipv4Addr::new(10, 0, 0, 8));
+        assert_eq!(house.queue.status(foreign).await.unwrap(), None);
+        let new = house.add("new").await;
+        assert_eq!((id.holder(), new.holder()), (POD, there));
+        house.close().await;
+    });
+}
+
+#[test]
+fn a_message_that_was_stored_without_an_address_is_found_by_the_one_of_its_id() {
+    use prost::Message as _;
+    house(policy(), |house| async move {
+        house.receiver.hold();
+        let first = house.add("1").await;
+        let head = crate::stored::Head { enqueued_at: BEGIN, call: "POST /".into(), ..Default::default() };
+        let draft = store::message::Draft {
+            queue: house.queue.find(NAME).unwrap().id,
+            lane: None,
+            priority: 3,
+            due_at: None,
+            head: head.encode_to_vec().into(),
+            body: "2".into(),
+            dedupe: None,
+        };
+        let store = house.queue.shared().store.clone();
+        store.write(vec![store::message::Change::Append(draft)]).await.unwrap();
+        let position = store::message::Position(first.position().0 + 1);
+        for holder in [POD, Ipv4Addr::new(10, 0, 9, 9)] {
+            let id = MessageId::new(first.class(), Timestamp(BEGIN), position, holder);
+            assert_eq!(house.status(id).await.id, id);
+        }
+        let other = MessageId::new(first.class(), Timestamp(BEGIN + 1), position, POD);
+        assert_eq!(house.queue.status(other).await.unwrap(), None);
+    });
+}

@@ -51,7 +51,8 @@ impl Proxy for Passing<'_> {
 impl Outbound {
     /// What became of a message: known here, or to the replica that keeps it.
     pub(super) async fn reserved(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        let Some(holder) = self.messages.kept_elsewhere(&request) else {
+        let elsewhere = self.messages.kept_elsewhere(request.method(), request.uri().path()).await;
+        let Some(holder) = elsewhere else {
             return Ok(self.messages.answer(request, &Asker::Ourselves).await);
         };
         let address = SocketAddr::new(holder.into(), messages::PORT);
