@@ -109,6 +109,10 @@ impl Named {
         *self.heard.write().unwrap_or_else(PoisonError::into_inner) = Some(policy);
     }
 
+    pub(crate) fn forget_heard(&self) {
+        *self.heard.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether these are the words it goes by.
     pub(crate) fn knows(&self, policy: &Arc<AsyncPolicy>) -> bool {
         let heard = self.heard.read().unwrap_or_else(PoisonError::into_inner);

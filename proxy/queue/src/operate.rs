@@ -221,16 +221,17 @@ impl Queue {
     /// [`Failed`]: it is as it was.
     pub async fn pause(&self, queue: &str) -> Result<(), Failed> {
         let named = self.find(queue)?;
-        self.ask(|worker, answer| worker.pause(named, true, answer)).await?
+        self.ask(|worker, answer| worker.pause(named, answer)).await?
     }
 
-    /// Lets a paused queue go on.
+    /// Lets a paused queue go on. What its policy says stays, unless there is `no_policy` any more: then the last
+    /// word of it is not waited for either, until it is heard again.
     ///
     /// # Errors
     /// [`Failed`]: it is as it was.
-    pub async fn resume(&self, queue: &str) -> Result<(), Failed> {
+    pub async fn resume(&self, queue: &str, no_policy: bool) -> Result<(), Failed> {
         let named = self.find(queue)?;
-        self.ask(|worker, answer| worker.pause(named, false, answer)).await?
+        self.ask(move |worker, answer| worker.resume(named, no_policy, answer)).await?
     }
 
     /// Removes messages for good, step by step: those that are in somebody's hands stay. Returns how

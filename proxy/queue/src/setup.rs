@@ -177,17 +177,32 @@ impl Worker {
         !needed
     }
 
-    /// An operator stops a queue, or lets it go on.
-    pub(crate) fn pause(
+    /// An operator stops a queue.
+    pub(crate) fn pause(self: &Rc<Self>, named: Arc<Named>, answer: oneshot::Sender<Result<(), Failed>>) {
+        let worker = self.clone();
+        self.spawn(async move {
+            let _one = worker.setting_up.lock().await;
+            let settings = Settings { paused: true, ..(*named.settings()).clone() };
+            let _ = answer.send(worker.change(&named, settings).await.map_err(Failed::from));
+        });
+    }
+
+    /// An operator lets a queue go on; also against the word of a policy that is gone.
+    pub(crate) fn resume(
         self: &Rc<Self>,
         named: Arc<Named>,
-        paused: bool,
+        no_policy: bool,
         answer: oneshot::Sender<Result<(), Failed>>,
     ) {
         let worker = self.clone();
         self.spawn(async move {
             let _one = worker.setting_up.lock().await;
-            let settings = Settings { paused, ..(*named.settings()).clone() };
+            let mut settings = Settings { paused: false, ..(*named.settings()).clone() };
+            if no_policy && settings.policy.paused {
+                settings.policy = Arc::new(AsyncPolicy { paused: false, ..(*settings.policy).clone() });
+                // Should it come back with the same words, they are to be taken over.
+                named.forget_heard();
+            }
             let _ = answer.send(worker.change(&named, settings).await.map_err(Failed::from));
         });
     }

@@ -169,7 +169,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         snapshot: handle.snapshot(),
         log_level,
         told,
-        operate: Operate::new(queues.clone(), messages.clone(), config.pod.clone()),
+        operate: Operate::new(queues.clone(), messages.clone(), handle.snapshot(), config.pod.clone()),
     });
     let shared = Shared::new(tls.clone(), metrics.with(request::metrics::Metrics::new), config.workers)
         .beside(&config.pod, config.identity(), config.inbound.port());

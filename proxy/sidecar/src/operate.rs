@@ -25,13 +25,16 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use policy::limits;
 use policy::queue::Durability;
+use policy::snapshot::Snapshot;
 use queue::{Failed, Part, Queue, QueueView, RedriveError};
 use request::body::Body;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::admit::problem::{self, Kind, Problem};
 use crate::messages::{Asker, Messages, document, is_reserved};
 use crate::page::{self, Chosen, View};
+use crate::policies::Word;
 use crate::queues::Queues;
 use query::Query;
 
@@ -70,6 +73,8 @@ pub(crate) fn is_ours(path: &str) -> bool {
 pub(crate) struct Operate {
     queues: Arc<Queues>,
     messages: Arc<Messages>,
+    /// What the controller says.
+    snapshot: watch::Receiver<Arc<Snapshot>>,
     pod: String,
 }
 
@@ -86,8 +91,18 @@ struct Asked {
 }
 
 impl Operate {
-    pub(crate) fn new(queues: Arc<Queues>, messages: Arc<Messages>, pod: String) -> Self {
-        Self { queues, messages, pod }
+    pub(crate) fn new(
+        queues: Arc<Queues>,
+        messages: Arc<Messages>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        pod: String,
+    ) -> Self {
+        Self { queues, messages, snapshot, pod }
+    }
+
+    /// What the controller says of a queue's policy.
+    fn word_on(&self, queue: &str) -> Word {
+        Word::on(&self.snapshot.borrow(), queue)
     }
 
     /// Answers a request for a path that [`is_ours`]; its body is not read.
@@ -170,7 +185,8 @@ impl Operate {
                 ("paused", json!({ "queue": name, "paused": "operator" }))
             }
             "resume" => {
-                queue.resume(name).await.map_err(failed)?;
+                let no_policy = self.word_on(name) == Word::Gone;
+                queue.resume(name, no_policy).await.map_err(failed)?;
                 ("resumed", json!({ "queue": name, "paused": null }))
             }
             "purge" => {

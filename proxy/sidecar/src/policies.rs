@@ -56,6 +56,32 @@ pub(crate) async fn follow(queues: Arc<Queues>, feed: FeedHandle) {
     }
 }
 
+/// What the controller says of a queue's policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It is there, and says whether it is paused.
+    Paused(bool),
+    /// There is none, or none any more.
+    Gone,
+    /// Nothing yet.
+    Unheard,
+}
+
+impl Word {
+    /// Of the policy of a named queue.
+    pub(crate) fn on(snapshot: &Snapshot, queue: &str) -> Self {
+        let of = |policy: &Arc<AsyncPolicy>| {
+            queue.strip_prefix(&*policy.name)?.strip_prefix('/').map(|_| policy.paused)
+        };
+        let told = policies(snapshot).filter_map(of).reduce(|one, other| one || other);
+        match (told, destination(queue)) {
+            (Some(paused), _) => Self::Paused(paused),
+            (None, Some(key)) if !snapshot.destinations.contains_key(&key) => Self::Unheard,
+            (None, _) => Self::Gone,
+        }
+    }
+}
+
 /// Where a queue's messages go.
 fn destination(queue: &str) -> Option<DestinationKey> {
     policy_and_destination(queue)?.1.parse().ok()
@@ -77,4 +103,40 @@ fn policies(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<AsyncPolicy>> {
             });
             of_rules.chain(&policy.asynchronous)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::name::ServicePort;
+    use policy::snapshot::{BackendKey, Protocol, ServicePolicy};
+
+    use super::*;
+
+    const QUEUE: &str = "shop/orders-async/orders.shop.svc:80";
+
+    fn told(paused: Option<bool>) -> Snapshot {
+        let port: ServicePort = "orders.shop.svc:80".parse().unwrap();
+        let of = |paused| Arc::new(AsyncPolicy { paused, ..AsyncPolicy::new("shop/orders-async") });
+        let policy = ServicePolicy {
+            service: None,
+            protocol: Protocol::Http,
+            rules: Vec::new(),
+            backend: BackendKey::Service(port.clone()),
+            asynchronous: paused.map(of),
+        };
+        let destination = Arc::new(Destination::Service(policy));
+        let destinations = [(DestinationKey::Service(port), destination)].into();
+        Snapshot { destinations, ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_policy_that_is_gone_is_told_from_one_that_was_not_heard_yet() {
+        assert_eq!(Word::on(&told(Some(true)), QUEUE), Word::Paused(true));
+        assert_eq!(Word::on(&told(Some(false)), QUEUE), Word::Paused(false));
+        assert_eq!(Word::on(&told(None), QUEUE), Word::Gone);
+        assert_eq!(Word::on(&Snapshot::default(), QUEUE), Word::Unheard);
+        assert_eq!(Word::on(&told(Some(true)), "shop/orders-async/callbacks"), Word::Paused(true));
+        assert_eq!(Word::on(&told(Some(true)), "shop/orders-async2/orders.shop.svc:80"), Word::Gone);
+        assert_eq!(Word::on(&Snapshot::default(), "lost-1"), Word::Gone, "nothing can be said of it");
+    }
 }

@@ -79,6 +79,24 @@ async fn a_second_redrive_is_409_and_says_how_far_the_first_is() {
 }
 
 #[tokio::test]
+async fn a_queue_whose_paused_policy_was_deleted_goes_on_when_it_is_resumed() {
+    let shop = Shop::with(json!({"paused": true})).await;
+    let id = shop.enqueue("/", &[]).await;
+    let name = queue(&shop).await["name"].as_str().unwrap().to_owned();
+    let resume = format!("/queues/resume?queue={name}");
+    assert_eq!(operate(&shop, "POST", &resume).await.status, 200);
+    assert_eq!(queue(&shop).await["paused"], json!("policy"), "it still says so");
+    let manifests = shop.mesh.dir.path().join("manifests/all.yaml");
+    let text = std::fs::read_to_string(&manifests).expect("they were written");
+    let kept: Vec<_> = text.split("\n---\n").filter(|object| !object.contains("AsyncPolicy")).collect();
+    std::fs::write(&manifests, kept.join("\n---\n")).expect("they are written");
+    until("its policy to be gone", || queue(&shop), |queue| queue["paused"] == json!("policy-gone")).await;
+    assert_eq!(shop.status(&id).await["state"], "Queued");
+    assert_eq!(operate(&shop, "POST", &resume).await.status, 200);
+    shop.reaches(&id, "Succeeded").await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_not_redriven_into_a_full_queue_yet() {
     let shop = Setup::of(json!({"queue": {"maxMessages": 1}}))
         .script(|seen| if seen.nth == 1 { Act::status(400) } else { Act::ok() })

@@ -90,7 +90,8 @@ impl Named {
     /// Why nothing of it goes although something could, in the words of every command.
     pub(crate) fn waits_for(&self) -> Option<String> {
         if let Some(by) = &self.paused {
-            return Some(format!("paused by {}", plain(by)));
+            let by = if by == "policy-gone" { "a policy that is gone".to_owned() } else { plain(by) };
+            return Some(format!("paused by {by}"));
         }
         Some(match self.blocked.as_deref()? {
             why @ ("rate" | "concurrency") => format!("at its {why}"),

@@ -82,7 +82,7 @@ fn order_priority_delay_and_retries_survive() {
         let house = open(&directory, one_by_one()).await;
         house.still(0).await;
         assert_eq!(house.view().await.blocked, Some(Blocked::PausedByOperator), "kept over a restart");
-        house.queue.resume(NAME).await.unwrap();
+        house.queue.resume(NAME, false).await.unwrap();
         house.seen(3).await;
         assert_eq!(house.receiver.bodies(), ["urgent", "a1", "a2"]);
         assert_eq!(house.receiver.attempts(), [1, 2, 1]);
@@ -133,7 +133,7 @@ fn redriven_messages_keep_their_rank_and_age() {
         advance(2 * 3600).await;
         let house = open(&directory, one_by_one()).await;
         assert_eq!((house.view().await.messages, house.view().await.dead), (3, 0));
-        house.queue.resume(NAME).await.unwrap();
+        house.queue.resume(NAME, false).await.unwrap();
         house.seen(3).await;
         assert_eq!(house.receiver.bodies(), ["before", "redriven", "after"]);
         house.close().await;

@@ -206,7 +206,7 @@ fn a_paused_queue_stands_still() {
         house.add("2").await;
         house.still(1).await;
         assert_eq!(house.view().await.blocked, Some(Blocked::PausedByOperator));
-        house.queue.resume(NAME).await.unwrap();
+        house.queue.resume(NAME, false).await.unwrap();
         house.seen(2).await;
         let paused = Arc::new(AsyncPolicy { paused: true, ..policy() });
         house.queue.update(&paused).await.unwrap();
@@ -216,6 +216,24 @@ fn a_paused_queue_stands_still() {
         assert_eq!(house.view().await.blocked, Some(Blocked::PausedByPolicy));
         house.queue.update(&house.policy).await.unwrap();
         house.seen(3).await;
+    });
+}
+
+#[test]
+fn a_queue_whose_paused_policy_is_gone_goes_on_when_an_operator_says_so() {
+    let paused = AsyncPolicy { paused: true, ..policy() };
+    house(paused, |house| async move {
+        house.add("1").await;
+        house.queue.resume(NAME, false).await.unwrap();
+        house.still(0).await;
+        assert_eq!(house.view().await.blocked, Some(Blocked::PausedByPolicy));
+        house.queue.resume(NAME, true).await.unwrap();
+        house.seen(1).await;
+        // It comes back, and says what it said.
+        house.queue.update(&house.policy).await.unwrap();
+        house.add("2").await;
+        house.still(1).await;
+        assert_eq!(house.view().await.blocked, Some(Blocked::PausedByPolicy));
     });
 }
 

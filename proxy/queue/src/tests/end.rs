@@ -311,7 +311,7 @@ fn a_client_that_waits_is_told_of_a_message_that_vanished() {
         let (position, of) = (id.position(), store::message::State::Waiting);
         let end = store::message::Change::End { position, of, record: None, result: None };
         house.queue.shared().store.write(vec![end]).await.unwrap();
-        house.queue.resume(NAME).await.unwrap();
+        house.queue.resume(NAME, false).await.unwrap();
         until(|| async { waits.is_finished() }, "it is told").await;
         assert_eq!(waits.await.unwrap().unwrap(), None);
     });

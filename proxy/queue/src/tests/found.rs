@@ -151,7 +151,7 @@ fn a_damaged_message_is_told_as_dead_and_its_key_as_known() {
             assert!(house.queue.enqueue(again).await.unwrap().duplicate);
         };
         told().await;
-        house.queue.resume(NAME).await.unwrap();
+        house.queue.resume(NAME, false).await.unwrap();
         until(|| async { house.view().await.quarantined == 2 }, "they are set aside").await;
         told().await;
         let dead = MessageState::DeadLettered;

@@ -14,6 +14,7 @@ use super::{BAD_QUERY, Operate, Problem, failed, part_of};
 use crate::admit::answer::rfc3339;
 use crate::admit::call::Call;
 use crate::admit::problem;
+use crate::policies::Word;
 
 /// Pages read for one answer when a filter chooses few: then the answer says where to go on.
 const PAGES_MAX: usize = 20;
@@ -47,7 +48,7 @@ impl Operate {
                 poisoned: condition.poisoned.as_deref().map(str::to_owned),
             });
             let views = queue.queues().await.map_err(failed)?;
-            queues.extend(views.iter().map(|view| listed(durability, view)));
+            queues.extend(views.iter().map(|view| listed(durability, view, self.word_on(&view.name))));
         }
         queues.sort_by(|a, b| a.name.cmp(&b.name));
         let trouble = self.queues.trouble();
@@ -79,11 +80,15 @@ impl Operate {
     }
 }
 
-fn listed(durability: Durability, view: &QueueView) -> Listed {
+fn listed(durability: Durability, view: &QueueView, says: Word) -> Listed {
     // `NAMESPACE/POLICY/DESTINATION`; neither of the first two has a slash.
     let policy = view.name.match_indices('/').nth(1).map_or(view.name.len(), |(at, _)| at);
     let by_policy = view.blocked == Some(Blocked::PausedByPolicy);
-    let paused = if by_policy { Some("policy") } else { view.paused.then_some("operator") };
+    let paused = match (by_policy, says) {
+        (true, Word::Gone) => Some("policy-gone"),
+        (true, _) => Some("policy"),
+        (false, _) => view.paused.then_some("operator"),
+    };
     let finite = |number: f64| number.is_finite().then_some(number);
     Listed {
         policy: view.name[..policy].to_owned(),

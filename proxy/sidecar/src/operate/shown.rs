@@ -52,7 +52,7 @@ pub(crate) struct Listed {
     pub(crate) dead_letters: u64,
     pub(crate) dead_letter_bytes: u64,
     pub(crate) quarantined: u64,
-    /// By whom: `policy` or `operator`.
+    /// By whom: `policy`, `policy-gone` where there is none any more, or `operator`.
     pub(crate) paused: Option<&'static str>,
     /// Why nothing goes although something could.
     pub(crate) blocked: Option<String>,

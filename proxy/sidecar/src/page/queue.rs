@@ -38,6 +38,7 @@ pub(super) fn card(listed: &Listed) -> Markup {
 fn state(listed: &Listed) -> Markup {
     html! {
         @match (listed.paused, listed.blocked.as_deref()) {
+            (Some("policy-gone"), _) => span.chip.bad { "paused by a policy that is gone" },
             (Some(by), _) => span.chip.bad { "paused by " (by) },
             (None, Some("rate")) => span.chip { "as fast as its policy lets it" },
             (None, Some("concurrency")) => span.chip { "as many at once as its policy lets it" },
