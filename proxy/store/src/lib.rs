@@ -98,7 +98,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use error::{OpenError, StoreError};
 use limits::{LIST_MAX, WAITING_KIB_MAX};
-use message::{Change, Changed, Dedupe, Ended, Entry, Loaded, Position, QueueId, QueueRow, State, Timestamp};
+use message::{Change, Changed, Dedupe, Ended, Entry, Loaded, Position, QueueId, State, Timestamp};
+pub use open::{AfterPoison, Opened};
 use reader::{Answer, ListSlice, Read};
 use shared::Shared;
 use told::Told;
@@ -148,31 +149,6 @@ impl Default for Options {
             told: Box::new(|_| {}),
         }
     }
-}
-
-/// What was found in a directory.
-pub struct Opened {
-    /// The store.
-    pub store: Store,
-    /// Its queues.
-    pub queues: Vec<QueueRow>,
-    /// Messages that had to be left behind because they do not check, as far as they could be counted. The
-    /// files they were in are beside.
-    pub lost: u64,
-    /// Why there may be more of them.
-    pub uncounted: Option<String>,
-    /// The disk had failed before.
-    pub after_poison: Option<AfterPoison>,
-}
-
-/// What an opening did about a disk that had failed: what checks was copied into a fresh database, or
-/// everything was looked through where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AfterPoison {
-    /// How it had failed.
-    pub reason: String,
-    /// Why nothing was copied.
-    pub in_place: Option<String>,
 }
 
 /// A handle; cheap to clone. The last one's drop closes the store and waits for that.

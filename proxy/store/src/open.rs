@@ -25,7 +25,32 @@ use crate::shared::Shared;
 use crate::space::Budget;
 use crate::trouble::{described, is_damage, is_full};
 use crate::writer::{self, Job, Parts};
-use crate::{AfterPoison, Inner, Opened, Options, Store, prefetch, renew, salvage, sql, wal};
+use crate::{Inner, Options, Store, prefetch, renew, salvage, sql, wal};
+
+/// What was found in a directory.
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Its queues.
+    pub queues: Vec<QueueRow>,
+    /// Messages that had to be left behind because they do not check, as far as they could be counted. The
+    /// files they were in are beside.
+    pub lost: u64,
+    /// Why there may be more of them.
+    pub uncounted: Option<String>,
+    /// The disk had failed before.
+    pub after_poison: Option<AfterPoison>,
+}
+
+/// What an opening did about a disk that had failed: what checks was copied into a fresh database, or
+/// everything was looked through where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AfterPoison {
+    /// How it had failed.
+    pub reason: String,
+    /// Why nothing was copied.
+    pub in_place: Option<String>,
+}
 
 /// What an opening says when it fails.
 pub(crate) struct Names<'a> {
