@@ -189,7 +189,9 @@ impl Queue {
             self.named(&enqueue.policy, CALLBACKS, true).await?;
         }
         match self.append(draft, reserved, &head).await {
-            Ok(Changed::Stored(position)) => Ok(self.accepted(named, self.id_now(now, position), false)),
+            Ok(Changed::Stored(position)) => {
+                Ok(self.accepted(named, self.shared().id(now, position, None), false))
+            }
             Ok(Changed::Duplicate { same: false, .. }) => Err(Refused::OtherFingerprint),
             Ok(Changed::Duplicate { position, same: true }) => self.first_of(named, position).await,
             Ok(other) => {
@@ -262,11 +264,6 @@ impl Queue {
         crate::unheard::Unheard::new(self.shared().runtime.clone(), write).await
     }
 
-    /// The id of a message that is taken in now.
-    fn id_now(&self, now: Timestamp, position: Position) -> MessageId {
-        self.shared().id(now, position, None)
-    }
-
     fn accepted(&self, named: &Named, id: MessageId, duplicate: bool) -> Accepted {
         let retry_after = named.retry_after_those_before(self.shared().steady.now());
         Accepted { id, duplicate, enqueued_at: id.enqueued_at(), retry_after }
@@ -289,7 +286,7 @@ impl Queue {
         }
         // Its record had to make room. It is not taken in again; the id, of another time, answers 404.
         tracing::debug!(%position, "nothing is left of a message whose idempotency key is remembered");
-        Ok(self.accepted(named, self.id_now(shared.clock.now(), position), true))
+        Ok(self.accepted(named, shared.id(shared.clock.now(), position, None), true))
     }
 }
 
