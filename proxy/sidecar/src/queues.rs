@@ -85,7 +85,8 @@ enum Opening {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Trouble {
     pub(crate) why: String,
-    /// The same as the word of a metric: `damaged`, `in_use`, `other_format`, `volatile`, `unusable`.
+    /// The same as the word of a metric: `damaged`, `in_use`, `other_format`, `other_owner`, `volatile`,
+    /// `unusable`.
     pub(crate) condition: &'static str,
 }
 

@@ -95,6 +95,7 @@ fn to_open(condition: &str) -> &'static str {
         "damaged" => "after a copy of its volume, start the proxy once with --queue-salvage",
         "in_use" => "one proxy has a directory: give each its own, or end the one that has it",
         "other_format" => "start the version that wrote it, and let it deliver what is in it",
+        "other_owner" => "give this workload a volume of its own, or the other its own back",
         "volatile" => "give --queue-directory a volume of the pod",
         _ => "look at its volume and --queue-directory: is it there, writable, and not full?",
     }

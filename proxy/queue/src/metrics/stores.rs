@@ -27,8 +27,17 @@ const SIZES: [(&str, &str, Look); 2] = [
 ];
 
 /// Whatever a store may be like.
-const CONDITIONS: [&str; 8] =
-    ["full", "damaged", "doubted", "poisoned", "in_use", "other_format", "volatile", "unusable"];
+const CONDITIONS: [&str; 9] = [
+    "full",
+    "damaged",
+    "doubted",
+    "poisoned",
+    "in_use",
+    "other_format",
+    "other_owner",
+    "volatile",
+    "unusable",
+];
 
 /// Whether a store that is open is in this condition.
 fn holds(of: &Condition, condition: &str) -> bool {
@@ -49,6 +58,7 @@ pub fn closed_for(error: &OpenError) -> &'static str {
         OpenError::Damaged { .. } => "damaged",
         OpenError::InUse(_) => "in_use",
         OpenError::Version { .. } => "other_format",
+        OpenError::Owner { .. } => "other_owner",
         OpenError::NotDurable { .. } => "volatile",
         OpenError::Disk { .. } | OpenError::TooSmall(_) => "unusable",
     }
