@@ -145,7 +145,8 @@ fn stuck(pod: &str, queue: &Named, after: Duration) -> Option<Finding> {
             "policy" => "its AsyncPolicy says paused: true",
             _ => "tidegate queue resume",
         };
-        return Some(Finding::warning(object(), format!("paused by {}; {}", plain(by), waits()), remedy));
+        let why = queue.waits_for().unwrap_or_default();
+        return Some(Finding::warning(object(), format!("{why}; {}", waits()), remedy));
     }
     if queue.drain_estimate_seconds.is_some() {
         return None;
