@@ -19,7 +19,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Events that a watch may be behind; one that is further is ended, and begins where it was.
+const EVENTS_MAX: usize = 65_536;
 
 /// The API; clones are the same one.
 #[derive(Clone)]
@@ -43,7 +46,7 @@ struct Kind {
     objects: BTreeMap<(String, String), Value>,
     /// All that happened, as it is told.
     events: Vec<(u64, Bytes)>,
-    watches: Vec<UnboundedSender<Bytes>>,
+    watches: Vec<Sender<Bytes>>,
 }
 
 /// Where a path leads: `/api/v1/namespaces/shop/pods/orders-0/status` is all of it.
@@ -57,7 +60,7 @@ struct Place {
 type Body = Either<Full<Bytes>, Events>;
 
 /// The body of a watch.
-struct Events(UnboundedReceiver<Bytes>);
+struct Events(Receiver<Bytes>);
 
 impl hyper::body::Body for Events {
     type Data = Bytes;
@@ -167,21 +170,20 @@ impl Kinds {
         let kind = self.all.entry(path.to_owned()).or_default();
         let change = if kind.objects.contains_key(&named) { "MODIFIED" } else { "ADDED" };
         let event = Bytes::from(format!("{}\n", json!({ "type": change, "object": object })));
-        kind.watches.retain(|watch| watch.send(event.clone()).is_ok());
+        kind.watches.retain(|watch| watch.try_send(event.clone()).is_ok());
         kind.events.push((self.revision, event));
         kind.objects.insert(named, object.clone());
         object
     }
 
-    fn watch(&mut self, path: &str, since: u64) -> UnboundedReceiver<Bytes> {
+    fn watch(&mut self, path: &str, since: u64) -> Receiver<Bytes> {
         let kind = self.all.entry(path.to_owned()).or_default();
-        let (tell, events) = unbounded_channel();
+        let (tell, events) = channel(EVENTS_MAX);
         let begin = kind.events.partition_point(|(revision, _)| *revision <= since);
-        for (_, event) in &kind.events[begin..] {
-            // The other end is in our hand.
-            let _ = tell.send(event.clone());
+        let told = kind.events[begin..].iter().all(|(_, event)| tell.try_send(event.clone()).is_ok());
+        if told {
+            kind.watches.push(tell);
         }
-        kind.watches.push(tell);
         events
     }
 
