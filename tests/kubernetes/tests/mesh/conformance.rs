@@ -46,7 +46,8 @@ pub(crate) fn mesh_ports_a_route_counts_for_the_port_it_names_or_for_all(town: &
     town.api().kubectl(&["delete", "httproute", "one-port", "all-ports", "-n", SHOP]).map(drop)
 }
 
-/// MeshFrontend: a Service's route counts for its own address, not for the pods behind it.
+/// MeshFrontend, MeshFrontendHostname: a Service's route counts for its own address, not for the pods behind
+/// it, whatever host a request names.
 pub(crate) fn mesh_frontend_a_route_counts_for_its_service_and_not_for_a_pods_address(
     town: &mut Town,
 ) -> Result<()> {
@@ -57,6 +58,10 @@ pub(crate) fn mesh_frontend_a_route_counts_for_its_service_and_not_for_a_pods_ad
         move |reply: &crate::asked::Reply| reply.is_of("echo-v2") && reply.header("x-header-set") == mark
     };
     town.expect(CLIENT, &["http://echo-v2/"], is_marked("frontend"))?;
+    town.expect(CLIENT, &["-H", "Host: echo-v1", "http://echo-v2/"], is_marked("frontend"))?;
+    town.expect(CLIENT, &["-H", "Host: echo-v2", "http://echo-v1/"], |reply| {
+        reply.is_of("echo-v1") && reply.header("x-header-set").is_empty()
+    })?;
     let pod = town.pod(SHOP, "echo-v2")?;
     let address = town.api().kubectl(&["get", "pod", &pod, "-n", SHOP, "-o", "jsonpath={.status.podIP}"])?;
     town.expect(CLIENT, &[&format!("http://{}:8080/", address.trim())], is_marked(""))?;

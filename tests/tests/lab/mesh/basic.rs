@@ -104,6 +104,24 @@ fn MeshFrontend() -> Result<()> {
     Ok(())
 }
 
+/// Where a connection goes decides, not which host its request names.
+#[test]
+fn MeshFrontendHostname() -> Result<()> {
+    let town = Town::new()?;
+    town.route("frontend", "name: echo-v2", &mark("set", "echo-v2"))?;
+    for client in town.clients() {
+        expect(client, &["-H", "Host: echo-v1", "http://echo-v2/"], |reply| {
+            reply.status == 200
+                && reply.server() == "echo-v2"
+                && reply.header("x-header-set").as_deref() == Some("set")
+        })?;
+        expect(client, &["-H", "Host: echo-v2", "http://echo-v1/"], |reply| {
+            reply.status == 200 && reply.server() == "echo-v1" && reply.header("x-header-set").is_none()
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn MeshConsumerRoute() -> Result<()> {
     let town = Town::new()?;
