@@ -1,8 +1,8 @@
 //! watch: one stream for each proxy, kept current.
 //!
-//! A stream is asked for its next answer when there is room to send one: what changes while a slow
-//! reader has no room is not queued but found anew, so it skips to the newest. No task of its own
-//! drives it, only the connection's.
+//! A stream is asked for its next answer when the one before has gone out, or waits alone for room: what
+//! changes while a slow reader has none is not queued but found anew, so it skips to the newest. The
+//! server's own task for the response drives it, and what a proxy says is read there too.
 
 mod carried;
 mod session;

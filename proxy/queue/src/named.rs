@@ -233,11 +233,8 @@ impl Named {
         self.passed_after(self.messages.load(Ordering::Relaxed).saturating_sub(1), now)
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     fn passed_after(&self, messages: u64, now: Timestamp) -> Duration {
-        let depth = messages as f64;
-        let served = self.pressed(|pressure| pressure.served(now));
-        let wait = if served > 0.0 { (depth / served).min(3600.0) } else { 0.0 };
+        let wait = self.pressed(|pressure| pressure.gone_seconds(messages, now)).min(3600.0);
         Duration::from_secs_f64(wait.ceil())
             .clamp(limits::QUEUE_RETRY_AFTER_MIN, limits::QUEUE_RETRY_AFTER_MAX)
     }

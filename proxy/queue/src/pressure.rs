@@ -4,12 +4,16 @@
 //! decayed rates over [`limits::PRESSURE_DECAY`]: each event adds 1/τ, and the sum falls by e every τ.
 //! A sum that began a short while ago has not seen a whole τ yet; it is divided by the part it has
 //! seen (the bias correction of Kingma & Ba 2015, §3), so that the first seconds count too. A sum never falls
-//! to nothing by itself: below what one event a τ ago has left of itself, it is nothing.
+//! to nothing by itself: below what one event a τ ago has left of itself, it is shown as nothing. An
+//! estimate still goes by it, for a queue may well serve one message a minute.
 
 use std::time::Duration;
 
 use policy::limits;
 use store::message::Timestamp;
+
+/// Seconds after which no message waits any more: the longest `maxAge`.
+const WAIT_MAX: f64 = 30.0 * 24.0 * 3600.0;
 
 /// A decayed rate.
 #[derive(Debug, Default, Clone, Copy)]
@@ -34,12 +38,16 @@ impl Rate {
         self.sum += n / limits::PRESSURE_DECAY.as_secs_f64();
     }
 
+    /// What is shown: nothing, once it is small.
+    fn shown(mut self, since: u64, now: u64) -> f64 {
+        self.decay(now);
+        let small = self.sum < (-1.0_f64).exp() / limits::PRESSURE_DECAY.as_secs_f64();
+        if small { 0.0 } else { self.per_second(since, now) }
+    }
+
     fn per_second(mut self, since: u64, now: u64) -> f64 {
         self.decay(now);
         let tau = limits::PRESSURE_DECAY.as_secs_f64();
-        if self.sum < (-1.0_f64).exp() / tau {
-            return 0.0;
-        }
         // In the first second there is nothing to tell a rate by.
         let seen = seconds(since, now).max(1.0) / tau;
         self.sum / (1.0 - (-seen).exp())
@@ -79,12 +87,12 @@ impl Pressure {
 
     /// P.
     pub(crate) fn arrivals(&self, now: Timestamp) -> f64 {
-        self.since.map_or(0.0, |since| self.arrivals.per_second(since, now.0))
+        self.since.map_or(0.0, |since| self.arrivals.shown(since, now.0))
     }
 
     /// C.
     pub(crate) fn served(&self, now: Timestamp) -> f64 {
-        self.since.map_or(0.0, |since| self.served.per_second(since, now.0))
+        self.since.map_or(0.0, |since| self.served.shown(since, now.0))
     }
 
     /// P/C; 0 when nothing comes, +Inf when something comes and nothing leaves.
@@ -93,14 +101,24 @@ impl Pressure {
         if p == 0.0 { 0.0 } else { p / c }
     }
 
-    /// Q/(C−P) seconds; +Inf when C ≤ P, 0 without a backlog.
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    /// Q/(C−P) seconds; +Inf when C ≤ P or that is longer than any message may wait, 0 without a backlog.
     pub(crate) fn drain_seconds(&self, depth: u64, now: Timestamp) -> f64 {
-        let (p, c) = (self.arrivals(now), self.served(now));
+        let p = self.since.map_or(0.0, |since| self.arrivals.per_second(since, now.0));
+        self.passed_seconds(depth, p, now)
+    }
+
+    /// The same as if nothing more came: when those that wait have gone.
+    pub(crate) fn gone_seconds(&self, depth: u64, now: Timestamp) -> f64 {
+        self.passed_seconds(depth, 0.0, now)
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn passed_seconds(&self, depth: u64, p: f64, now: Timestamp) -> f64 {
+        let c = self.since.map_or(0.0, |since| self.served.per_second(since, now.0));
         match depth {
             0 => 0.0,
             _ if c <= p => f64::INFINITY,
-            depth => depth as f64 / (c - p),
+            depth => Some(depth as f64 / (c - p)).filter(|s| *s <= WAIT_MAX).unwrap_or(f64::INFINITY),
         }
     }
 
@@ -190,7 +208,19 @@ mod tests {
             let now = Timestamp(T0 + seconds * 1000);
             assert_eq!((pressure.arrivals(now), pressure.served(now)), (0.0, 0.0), "{seconds} s");
             assert_eq!((pressure.utilisation(now), pressure.drain_seconds(0, now)), (0.0, 0.0));
-            assert!(pressure.drain_seconds(1, now).is_infinite(), "{seconds} s");
+        }
+        assert!(pressure.drain_seconds(1, Timestamp(T0 + 3_600_000)).is_infinite());
+    }
+
+    #[test]
+    fn a_queue_that_serves_one_message_a_minute_drains() {
+        let mut pressure = Pressure::default();
+        for minute in 0..5 {
+            pressure.left(Timestamp(T0 + minute * 60_000));
+        }
+        for seconds in [1, 20, 59] {
+            let now = Timestamp(T0 + (4 * 60 + seconds) * 1000);
+            assert!(pressure.drain_seconds(10, now).is_finite(), "{seconds} s after the last");
         }
     }
 

@@ -142,8 +142,8 @@ impl Worker {
                 Err(RedriveError::QueueFull) if self.still(line, number) => {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                // Somebody else was faster.
-                Err(RedriveError::NotDead(_)) => return Ok(false),
+                // Another has taken its place, or somebody else was faster.
+                Err(RedriveError::QueueFull | RedriveError::NotDead(_)) => return Ok(false),
                 Err(other) => return Err(other),
             }
         }

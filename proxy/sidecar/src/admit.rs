@@ -295,17 +295,18 @@ impl Admit {
 /// time, or 202 and how it stands.
 async fn accepted_as(queue: &Queue, accepted: &Accepted, scheduled: bool, answer: &Answer) -> Response<Body> {
     let outcome = match answer.wait() {
-        Some(wait) => queue.wait(accepted.id, wait).await.ok().flatten(),
-        None if accepted.duplicate => queue.result(accepted.id).await.ok().flatten(),
+        Some(wait) => queue.wait(accepted.id, wait).await,
+        None if accepted.duplicate => queue.result(accepted.id).await,
         None => return answer.accepted(accepted, &Stands::new(scheduled)),
     };
     let stands = match &outcome {
-        Some(outcome) => Stands::of(outcome.status()),
-        None if accepted.duplicate => Stands::unknown(),
-        None => Stands::new(scheduled),
+        Ok(Some(outcome)) => Stands::of(outcome.status()),
+        Ok(None) if accepted.duplicate => Stands::unknown(),
+        // It is there, however it stands: its status is to be asked for.
+        Ok(None) | Err(_) => Stands::new(scheduled),
     };
     if answer.wait().is_some()
-        && let Some(Outcome::Response(_, response)) = outcome
+        && let Ok(Some(Outcome::Response(_, response))) = outcome
         && let Ok(response) = answer.replay(response)
     {
         return response;

@@ -182,7 +182,7 @@ async fn result(queue: &Queue, id: MessageId, wait: Option<Duration>) -> Result<
             replay(response).map_err(|error| Problem::new(problem::NO_QUEUE, error.to_string()))
         }
         Outcome::Without(status) => Err(without(&status)),
-        Outcome::TooLarge(status) => Err(Problem::new(problem::TOO_LARGE, ended(&status))),
+        Outcome::TooLarge(status) => Err(Problem::new(problem::RESULT_TOO_LARGE, ended(&status))),
         Outcome::Gone(_) => Err(Problem::new(problem::GONE, "the response's time is over (result.ttl)")),
     }
 }
@@ -192,7 +192,7 @@ async fn result(queue: &Queue, id: MessageId, wait: Option<Duration>) -> Result<
 fn without(status: &Status) -> Problem {
     let kind = match status.state {
         MessageState::Cancelled => problem::CANCELLED,
-        MessageState::Succeeded => problem::NOT_KEPT,
+        MessageState::Succeeded => problem::RESULT_NOT_KEPT,
         _ => problem::NO_RESULT,
     };
     Problem::new(kind, ended(status))

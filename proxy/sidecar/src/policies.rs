@@ -77,6 +77,8 @@ impl Word {
         match (told, destination(queue)) {
             (Some(paused), _) => Self::Paused(paused),
             (None, Some(key)) if !snapshot.destinations.contains_key(&key) => Self::Unheard,
+            // Of callbacks, or a sink: nobody looks for these by where they go.
+            (None, None) if queue.contains('/') && snapshot.destinations.is_empty() => Self::Unheard,
             (None, _) => Self::Gone,
         }
     }
@@ -136,6 +138,8 @@ mod tests {
         assert_eq!(Word::on(&told(None), QUEUE), Word::Gone);
         assert_eq!(Word::on(&Snapshot::default(), QUEUE), Word::Unheard);
         assert_eq!(Word::on(&told(Some(true)), "shop/orders-async/callbacks"), Word::Paused(true));
+        assert_eq!(Word::on(&told(None), "shop/orders-async/callbacks"), Word::Gone);
+        assert_eq!(Word::on(&Snapshot::default(), "shop/orders-async/callbacks"), Word::Unheard);
         assert_eq!(Word::on(&told(Some(true)), "shop/orders-async2/orders.shop.svc:80"), Word::Gone);
         assert_eq!(Word::on(&Snapshot::default(), "lost-1"), Word::Gone, "nothing can be said of it");
     }

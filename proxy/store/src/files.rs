@@ -88,8 +88,13 @@ impl Directory {
 
     /// Takes files of an earlier version from everybody else. Those that are somebody else's stay as they are.
     fn make_private(&self) -> io::Result<()> {
-        for name in [DATABASE, WAL, INDEX, LOCK, BALLAST, POISONED] {
-            let file = self.file(name);
+        let named = [LOCK, BALLAST, POISONED].map(|name| self.file(name));
+        // Of this database, and of those that a salvage has left beside.
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let of_databases = entries.map(|entry| entry.path()).filter(|path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".db"))
+        });
+        for file in of_databases.chain(named) {
             let set = match std::fs::metadata(&file) {
                 Ok(found) if found.permissions().mode() & 0o077 == 0 => Ok(()),
                 Ok(_) => std::fs::set_permissions(&file, Permissions::from_mode(FILE_MODE)),
@@ -237,24 +242,31 @@ impl Directory {
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Sets `bytes` aside; `false` when there is no room.
-    pub(crate) fn hold_ballast(&self, bytes: u64) -> io::Result<bool> {
+    /// Sets `bytes` aside; returns how many are, which are those there were when there is no room.
+    pub(crate) fn hold_ballast(&self, bytes: u64) -> io::Result<u64> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(FILE_MODE)
             .open(self.file(BALLAST))?;
-        if file.metadata()?.len() == bytes {
-            return Ok(true);
+        let held = file.metadata()?.len();
+        if held >= bytes {
+            return file.set_len(bytes).map(|()| bytes);
         }
-        file.set_len(0)?;
         match set_aside(&file, bytes) {
-            Ok(()) => Ok(true),
-            Err(full) if has_no_room(&full) => {
-                file.set_len(0)?;
-                Ok(false)
-            }
+            Ok(()) => Ok(bytes),
+            Err(full) if has_no_room(&full) => file.set_len(held).map(|()| held),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Makes an empty database where there is none, so that a salvage that is cut off begins again.
+    pub(crate) fn make_database(&self) -> io::Result<()> {
+        let mut made = OpenOptions::new();
+        match made.create_new(true).write(true).mode(FILE_MODE).open(self.file(DATABASE)) {
+            Ok(file) => file.sync_all().and_then(|()| self.flush_names()),
+            Err(there) if there.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(other) => Err(other),
         }
     }

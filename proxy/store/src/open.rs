@@ -133,6 +133,7 @@ fn in_memory(options: Options, budget: Budget, each: &mut dyn FnMut(Entry)) -> R
         reads,
         shared,
         budget,
+        ballast: 0,
         keys_max,
         contents,
         found,
@@ -185,7 +186,7 @@ fn on_disk(
     let mut contents = Contents { queues, messages, dedupe, meta };
     make_up_queues(&connection, &mut contents).map_err(|e| names.sqlite(&e))?;
     take_possession(&directory, options.owner.as_deref()).map_err(|e| names.disk(&e))?;
-    directory.hold_ballast(budget.ballast).map_err(|e| names.disk(&e))?;
+    let ballast = directory.hold_ballast(budget.ballast).map_err(|e| names.disk(&e))?;
     let keys_max = options.keys_max.min(DEDUPE_ROWS_MAX);
     let shared = Shared::new(options.bytes_max, options.told);
     let shared = Arc::new(shared.over(directory.poison_note(), found.doubt()));
@@ -205,6 +206,7 @@ fn on_disk(
         reads,
         shared,
         budget,
+        ballast,
         keys_max,
         contents,
         found,
@@ -345,6 +347,7 @@ struct Ready {
     reads: Option<Connection>,
     shared: Arc<Shared>,
     budget: Budget,
+    ballast: u64,
     keys_max: u64,
     contents: Contents,
     found: Before,
@@ -374,6 +377,7 @@ fn start(ready: Ready) -> Result<Opened, OpenError> {
         reader,
         shared: Arc::clone(&shared),
         budget,
+        ballast: ready.ballast,
         keys_max: ready.keys_max,
         next_position: contents.meta.next_position,
         clean: contents.meta.clean,

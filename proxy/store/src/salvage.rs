@@ -74,8 +74,9 @@ pub(crate) fn begin_anew(
     vfs: Option<&str>,
     names: &Names<'_>,
 ) -> Result<(), OpenError> {
-    copy_of(directory, None, vfs, names).map_err(|not| not.told(names))?;
     let disk = |e: std::io::Error| names.disk(&e);
+    directory.make_database().map_err(disk)?;
+    copy_of(directory, None, vfs, names).map_err(|not| not.told(names))?;
     // Of the one that is gone: it belongs to no other.
     remove(&directory.file(JOURNAL)).map_err(disk)?;
     put_in_place(directory, false).map_err(disk)

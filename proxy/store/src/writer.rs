@@ -113,6 +113,8 @@ pub(crate) struct Parts {
     pub(crate) reader: Option<(mpsc::Sender<Read>, JoinHandle<()>)>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) budget: Budget,
+    /// Bytes that are set aside for settles.
+    pub(crate) ballast: u64,
     pub(crate) keys_max: u64,
     pub(crate) next_position: u64,
     pub(crate) messages: HashMap<QueueId, u64>,
@@ -210,7 +212,7 @@ pub(crate) fn run(parts: Parts, mut jobs: mpsc::Receiver<Job>) {
                     full: None,
                     wanted: 0,
                     disk_full: false,
-                    ballast: parts.budget.ballast,
+                    ballast: parts.ballast,
                     evictable: true,
                 };
                 writer.serve(&mut jobs);

@@ -184,6 +184,33 @@ fn a_store_that_was_emptied_takes_again_on_the_disk_that_it_has_filled() {
     });
 }
 
+/// What is set aside for settles is taken before a message is.
+#[test]
+fn a_store_opened_without_room_for_its_ballast_takes_nothing_in_until_it_has_it() {
+    let Some(device) = device(48, 64) else { return };
+    with_seed("a_store_opened_without_room", 1, async || {
+        let disk = device.at("disk");
+        on(&disk).opened.store.close().await;
+        let ballast = disk.join("store/ballast");
+        let length = || std::fs::metadata(&ballast).expect("it is there").len();
+        let whole = length();
+        std::fs::write(&ballast, []).expect("it is given back");
+        let filler = disk.join("filler");
+        let mut filling = std::fs::File::create(&filler).expect("there is room");
+        while std::io::Write::write_all(&mut filling, &[1; 64 << 10]).is_ok() {}
+        let filled = filling.metadata().expect("it is there").len();
+        filling.set_len(filled - (1 << 20)).expect("it is cut");
+        let store = on(&disk).opened.store;
+        let mut client = Client::new(3);
+        let refused = store.write(vec![client.append().1]).await;
+        assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+        std::fs::remove_file(&filler).expect("it is there");
+        store.write(vec![client.append().1]).await.expect("there is room now");
+        assert_eq!(length(), whole);
+        store.close().await;
+    });
+}
+
 #[test]
 fn a_disk_whose_flush_fails_for_real_poisons_and_what_was_answered_is_there() {
     let Some(device) = device(96, 16) else { return };

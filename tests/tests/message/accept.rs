@@ -77,7 +77,8 @@ async fn ids_are_of_version_seven_and_ascend() {
 #[tokio::test]
 async fn the_same_key_and_the_same_request_is_the_same_message() {
     let shop = Shop::with(json!({})).await;
-    let first = shop.enqueue("/pay?a=1", &[("idempotency-key", "k1")]).await;
+    // It waits while the others come: once it has ended there is nothing to ask again for.
+    let first = shop.enqueue("/pay?a=1", &[("idempotency-key", "k1"), ("tidegate-delay", "PT2S")]).await;
     for (row, key) in [("bare", "k1"), ("quoted", "\"k1\"")] {
         let again = shop.post("/pay?a=1", &[PREFER, ("idempotency-key", key)], "body").await;
         assert_eq!(id_of(&again), first, "{row}");
@@ -88,6 +89,7 @@ async fn the_same_key_and_the_same_request_is_the_same_message() {
     let ended = shop.post("/pay?a=1", &[PREFER, ("idempotency-key", "k1")], "body").await;
     assert_eq!(id_of(&ended), first, "also after its end");
     assert_eq!(ended.header("tidegate-duplicate").as_deref(), Some("?1"));
+    assert_eq!(ended.header("retry-after"), None);
     let other = shop.enqueue("/pay?a=1", &[("idempotency-key", "k2")]).await;
     assert_ne!(other, first);
     shop.reaches(&other, "Succeeded").await;

@@ -148,7 +148,7 @@ fn stuck(pod: &str, queue: &Named, after: Duration) -> Option<Finding> {
         let why = queue.waits_for().unwrap_or_default();
         return Some(Finding::warning(object(), format!("{why}; {}", waits()), remedy));
     }
-    if queue.drain_estimate_seconds.is_some() {
+    if queue.drain_estimate_seconds.is_some() || queue.is_at_its_pace() {
         return None;
     }
     let why = queue.waits_for().map(|why| format!("{why}; ")).unwrap_or_default();

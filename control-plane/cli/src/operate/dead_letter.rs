@@ -262,9 +262,13 @@ impl Redrive {
         let bar = export::bar(at, begun.of, "redriven");
         let (now, redrive) = loop {
             let mut now = at.find(&queue.spelled()).await?;
-            let Some(redrive) = now.redrive.take().filter(|redrive| redrive.number == begun.number) else {
-                bail!("{}: another redrive has taken the place of this one", plain(&queue.name));
+            let name = plain(&queue.name);
+            let Some(redrive) = now.redrive.take() else {
+                bail!("{name}: its proxy has been restarted, which ends a redrive: see tidegate dlq ls");
             };
+            if redrive.number != begun.number {
+                bail!("{name}: another redrive has taken the place of this one");
+            }
             bar.set_position(redrive.redriven);
             if !redrive.under_way {
                 break (now, redrive);

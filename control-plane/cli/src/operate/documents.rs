@@ -67,7 +67,7 @@ pub(crate) struct Redrive {
     pub(super) number: u64,
     /// Dead letters when it began.
     pub(super) of: u64,
-    /// Those of them that its filter means.
+    /// Those that its filter means, what died meanwhile included.
     pub(super) meant: u64,
     pub(super) redriven: u64,
     pub(super) under_way: bool,

@@ -43,13 +43,13 @@ kinds! {
     KEY_REUSED "idempotency-key-reused" UNPROCESSABLE_ENTITY "The key was used for another request";
     METHOD "method" METHOD_NOT_ALLOWED "The resource does not know this method";
     NO_RESULT "no-result" BAD_GATEWAY "The request is in the dead letter, without a response";
-    NOT_KEPT "result-not-kept" GONE "The response was not kept: the policy keeps none (result.ttl)";
+    RESULT_NOT_KEPT "result-not-kept" GONE "The response was not kept: the policy keeps none (result.ttl)";
     NOT_CANCELLED "not-cancelled" CONFLICT "The request can no longer be cancelled";
     NOT_REDRIVEN "not-redriven" CONFLICT "The request is not in the dead letter";
     NO_QUEUE "no-queue" SERVICE_UNAVAILABLE "The queue cannot be opened";
     NO_ROOM "no-room" SERVICE_UNAVAILABLE "Too many bodies are on their way in";
     OVER_QUOTA "over-quota" TOO_MANY_REQUESTS "The queue is full";
-    TOO_LARGE "result-too-large" GONE "The response was not kept: it is larger than the policy's result.maxBytes";
+    RESULT_TOO_LARGE "result-too-large" GONE "The response was not kept: it is larger than the policy's result.maxBytes";
     TOO_MANY_KEYS "too-many-keys" TOO_MANY_REQUESTS "Too many idempotency keys are remembered";
     UNKNOWN "unknown-request" NOT_FOUND "No request has this id";
     UNKNOWN_OUTCOME "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown: retry with the same key";

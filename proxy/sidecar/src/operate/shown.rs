@@ -78,7 +78,7 @@ pub(crate) struct Redrive {
     pub(crate) number: u64,
     /// Dead letters when it began.
     pub(crate) of: u64,
-    /// Those of them that its filter means, as far as it is.
+    /// Those that its filter means, as far as it is; what died meanwhile counts too.
     pub(crate) meant: u64,
     pub(crate) redriven: u64,
     pub(crate) under_way: bool,

@@ -10,9 +10,13 @@ const WAL: &str = "messages.db-wal";
 
 type Spoils = fn(&Path);
 
-const WAYS: [(&str, Spoils); 4] = [
+const WAYS: [(&str, Spoils); 5] = [
     ("cut to nothing", |at| fs::write(at.join(DATABASE), []).expect("it is cut")),
     ("another content", |at| fs::write(at.join(DATABASE), b"hello\n").expect("it is written")),
+    ("removed, and a salvage of that was cut off", |at| {
+        fs::write(at.join(DATABASE), []).expect("it is begun");
+        fs::write(at.join("salvaged.db"), [0; 4096]).expect("it is half made");
+    }),
     ("removed", |at| fs::remove_file(at.join(DATABASE)).expect("it is removed")),
     ("removed with what was written ahead", |at| {
         fs::remove_file(at.join(DATABASE)).expect("it is removed");

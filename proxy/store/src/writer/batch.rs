@@ -109,7 +109,7 @@ impl Writer<'_> {
         if let Err(reason) = self.restart_wal(growth.pages()) {
             return Err(self.refuse(&reason));
         }
-        let refused = self.full_disk(growth);
+        let refused = self.full_disk(growth).map_err(|trouble| self.refuse(&trouble))?;
         match self.attempt(batch, growth, refused.as_ref()) {
             Err(Trouble::Full(_)) => {}
             other => return other.map_err(|trouble| self.refuse(&trouble)),

@@ -7,27 +7,31 @@ use crate::files::{DATABASE, Directory, WAL};
 use crate::limits::PAGE_BYTES;
 use crate::space::{Growth, OnDisk};
 use crate::sql;
+use crate::trouble::Trouble;
 
 impl Writer<'_> {
     /// Why the disk takes no appends, if so; takes the ballast back when it has room again.
-    pub(super) fn full_disk(&mut self, growth: &Growth) -> Option<Arc<str>> {
-        let directory = self.directory?;
+    ///
+    /// # Errors
+    /// A flush has failed, and the store is not to be written any more.
+    pub(super) fn full_disk(&mut self, growth: &Growth) -> Result<Option<Arc<str>>, Trouble> {
+        let Some(directory) = self.directory else { return Ok(None) };
         if !self.disk_full && self.ballast >= self.budget.ballast {
-            return None;
+            return Ok(None);
         }
         let mut stands = self.on_disk(directory);
         if !self.disk_full && self.ballast >= self.budget.ballast_beside(stands.inside) {
-            return None;
+            return Ok(None);
         }
         if stands.would_do_without_wal(&self.budget, growth) {
-            self.cut_wal();
+            self.cut_wal()?;
             stands = self.on_disk(directory);
         }
-        if stands.suffices(&self.budget, growth) && self.hold_ballast(directory, stands.inside) {
+        if stands.suffices(&self.budget, growth) && self.hold_ballast(directory, &stands, growth) {
             (self.disk_full, self.full) = (false, None);
-            return None;
+            return Ok(None);
         }
-        Some(self.says_full(&stands, growth))
+        Ok(Some(self.says_full(&stands, growth)))
     }
 
     /// A write has found no room.
@@ -71,21 +75,25 @@ impl Writer<'_> {
     }
 
     /// What was written ahead goes into the database and its file gives its room back, unless somebody reads it.
-    fn cut_wal(&mut self) {
+    fn cut_wal(&mut self) -> Result<(), Trouble> {
         self.shared.checkpoint.wait();
-        // Where that fails for want of room, nothing has changed; another failure has poisoned the store.
-        let _ = self.copy_all(sql::CHECKPOINT_TRUNCATE);
+        match self.copy_all(sql::CHECKPOINT_TRUNCATE) {
+            Err(broken @ Trouble::Broken(_)) => Err(broken),
+            // Where that fails for want of room, or somebody reads it, nothing has changed.
+            Ok(()) | Err(Trouble::Full(_) | Trouble::Busy(_)) => Ok(()),
+        }
     }
 
-    /// Sets aside what is wanted beside so many free bytes of the database.
-    fn hold_ballast(&mut self, directory: &Directory, inside: u64) -> bool {
-        let wanted = self.budget.ballast_beside(inside);
-        if self.ballast < wanted {
-            let held = directory.hold_ballast(wanted).unwrap_or(false);
-            self.ballast = if held { wanted } else { 0 };
-            return held;
-        }
-        true
+    /// Sets aside what is wanted beside the free bytes of the database; all of it where there is room, so that
+    /// nothing is to be done as these are used up.
+    fn hold_ballast(&mut self, directory: &Directory, stands: &OnDisk, growth: &Growth) -> bool {
+        let wanted = self.budget.ballast_beside(stands.inside);
+        let spare = stands.free - stands.needed(&self.budget, growth);
+        let whole = self.budget.ballast;
+        let bytes = if spare >= whole - wanted { whole } else { wanted.max(self.ballast) };
+        // What cannot be asked for counts as not held.
+        self.ballast = directory.hold_ballast(bytes).unwrap_or(0);
+        self.ballast >= wanted
     }
 
     /// Settles need it more than we do.
