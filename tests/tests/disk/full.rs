@@ -204,6 +204,7 @@ fn a_store_opened_without_room_for_its_ballast_takes_nothing_in_until_it_has_it(
         let mut client = Client::new(3);
         let refused = store.write(vec![client.append().1]).await;
         assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+        drop(filling);
         std::fs::remove_file(&filler).expect("it is there");
         store.write(vec![client.append().1]).await.expect("there is room now");
         assert_eq!(length(), whole);
