@@ -176,10 +176,24 @@ impl Worker {
         let (response, given_back) = (made.delivered.response, made.given_back);
         match follows {
             Verdict::Done => self.done(named, message, attempts, response).await,
-            Verdict::Bury(reason) => self.bury(named, message, reason, response).await,
+            Verdict::Bury(reason) => {
+                // It has grown too old meanwhile: that used no attempt up.
+                let free = matches!(means, Meaning::Unavailable(_) | Meaning::PushedBack { .. });
+                if free && !given_back && !self.take_back(&mut message).await {
+                    return;
+                }
+                self.bury(named, message, reason, response).await;
+            }
             Verdict::Again { due, free } => self.again(message, Some(due), free && !given_back).await,
             Verdict::Stay => self.again(message, None, !given_back).await,
         }
+    }
+
+    /// Writes that the attempt was none; `false`: it could not be written.
+    async fn take_back(&self, message: &mut Opened) -> bool {
+        let none = Change::Retry { position: message.position(), due_at: None, free: true, history: None };
+        message.loaded.entry.attempts = message.loaded.entry.attempts.saturating_sub(1);
+        self.write(vec![none]).await.is_ok()
     }
 
     /// The queue learns whether its receiver is there.

@@ -152,6 +152,24 @@ fn a_message_that_grew_too_old_is_never_delivered() {
 }
 
 #[test]
+fn a_message_that_grew_too_old_while_nobody_was_there_has_used_no_attempt_up() {
+    for answered in [away(), later(503, 60)] {
+        house(policy(), |house| async move {
+            house.receiver.hold();
+            house.receiver.otherwise(answered);
+            let expires = Some(house.after(2));
+            let message = Enqueue { expires, ..house.message("waits for an endpoint") };
+            let id = house.queue.enqueue(message).await.unwrap().id;
+            house.seen(1).await;
+            advance(3).await;
+            house.receiver.let_through(1);
+            let status = house.until(id, MessageState::DeadLettered).await;
+            assert_eq!((status.reason, status.attempts_used), (Some(Reason::Expired), 0));
+        });
+    }
+}
+
+#[test]
 fn a_delay_is_not_taken_off_an_age() {
     house(policy(), |house| async move {
         let not_before = Some(house.after(48 * 3600));
